@@ -1,0 +1,79 @@
+"""What both commands' lines share: settings from files, environment and flags, and how a command ends."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from common import __version__
+from common.errors import FedgeError
+from common.settings import CONFIGS, Layer, from_assignments, from_environment, from_file
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose help starts with examples and whose errors are one line."""
+
+    def __init__(self, prog: str, examples: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            usage=argparse.SUPPRESS,
+            description=f"examples:\n{examples}\n\n{description}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--version", action="version", version=f"Fedge {__version__}")
+
+    def add_settings(self) -> None:
+        """Add ``--config`` and ``--set``."""
+        group = self.add_argument_group("settings (flags > FEDGE_* environment > file > configs/default.yaml)")
+        group.add_argument(
+            "--config", metavar="FILE", help="a YAML file that overrides defaults, or the name of a profile or recipe"
+        )
+        group.add_argument(
+            "--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one setting; repeatable"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2."""
+        print(f"{self.prog}: {message} (try --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> list[Layer]:
+    """Layers of settings, weakest first; ``flags`` holds ``{"section.key": value or None}``.
+
+    Raises:
+        SettingsError: a file, a variable or an assignment that cannot be read.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    files = [from_file(config_path(arguments.config))] if arguments.config else []
+    return [*files, from_environment(os.environ), from_assignments(arguments.set), ("the command line", given)]
+
+
+def config_path(name: str) -> Path:
+    """A file, or the profile of that name in ``configs/`` or the recipe of that name in ``configs/recipes/``."""
+    path = Path(name)
+    if path.name == name and not path.exists():
+        for profile in (CONFIGS / f"{name}.yaml", CONFIGS / "recipes" / f"{name}.yaml"):
+            if profile.exists():
+                return profile
+    return path
+
+
+def run_command(main: Callable[[], int], prog: str) -> NoReturn:
+    """Run a command's ``main`` and exit with its code; a failure is one or two lines, never a traceback."""
+    try:
+        code = main()
+    except FedgeError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has gone: point stdout elsewhere, or Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

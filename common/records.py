@@ -1,0 +1,204 @@
+"""Tasks and updates as Flower records, the same on every engine.
+
+A task is ``{"arrays": ArrayRecord, "config": ConfigRecord}``, an update is ``{"arrays":
+ArrayRecord, "metrics": MetricRecord}``. How they become bytes of the link: ``common.wire``. What
+comes in is bounded and typed; whether its content is usable is for ``server.screening``.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import FedgeError, WireError
+from common.models import State
+from common.settings import DataSettings, ModelSettings, PreprocessingSettings, Settings, TrainingSettings
+
+CLIENT_ERROR_CODE = 1  # flwr.app.Error: "an exception in the ClientApp"
+# What NumPy raises over a damaged array: it parses the header as Python source.
+_NO_ARRAY = (ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError, TokenError, RecursionError)
+OWN_DATA = -1  # the shard number of a node that trains on its own data
+
+
+class TaskSettings(BaseModel):
+    """The settings that travel with a task: all that a node needs beside its shard's number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    seed: int
+    model: ModelSettings
+    preprocessing: PreprocessingSettings
+    data: DataSettings
+    training: TrainingSettings
+
+
+@dataclass(frozen=True)
+class Task:
+    """One node's work in one round."""
+
+    round_number: int
+    state: State  # the global model
+    settings: TaskSettings
+    shard_digests: tuple[str, ...]  # of every shard's index list, by number
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a node sends back."""
+
+    state: State
+    num_examples: int
+    train_loss: float
+    shard: int  # OWN_DATA for a node's own
+    fit_seconds: float
+    threads: int
+
+
+def identify(run_id: int, node_id: int) -> None:
+    """Tell Flower who this process is: without it no ``Message`` can be built (private API, only here)."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, 0
+
+
+def to_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    """A ``state_dict`` as Flower's record, bit for bit."""
+    return ArrayRecord({name: Array(value.numpy()) for name, value in state.items()})
+
+
+def to_state(record: ArrayRecord) -> State:
+    """Flower's record as a ``state_dict``, bit for bit.
+
+    Raises:
+        WireError: an array's bytes are not the NumPy array that it claims.
+    """
+    return {name: torch.from_numpy(to_ndarray(name, array)) for name, array in record.items()}
+
+
+def to_ndarray(name: str, array: Array) -> np.ndarray:
+    """The values of one array of a record; never unpickles.
+
+    Raises:
+        WireError: they are not the NumPy array that the record claims.
+    """
+    if array.stype != "numpy.ndarray":
+        raise WireError(f"{name} is serialised as {array.stype!r:.40}, expected 'numpy.ndarray'")
+    header = _npy_header(array.data)
+    if header is None or header[0] != array.shape or str(header[1]) != array.dtype:
+        raise WireError(f"{name} does not hold the {array.dtype!r:.20} array of shape {array.shape!r:.60} it claims")
+    try:
+        return array.numpy()
+    except _NO_ARRAY as error:
+        raise WireError(f"{name} holds no readable array: {error!s:.100}") from None
+
+
+def _npy_header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Shape and dtype that the NumPy header of ``data`` claims, if its size fits them."""
+    stream = BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except _NO_ARRAY:
+        return None
+    fits = not dtype.hasobject and len(data) - stream.tell() == math.prod(shape) * dtype.itemsize
+    return (shape, dtype) if fits and not fortran else None
+
+
+def task_config(settings: Settings, run: str, shard_digests: tuple[str, ...]) -> ConfigRecord:
+    """The part of a task that is the same for every node and round."""
+    travelling = TaskSettings(
+        seed=settings.run.seed,
+        model=settings.model,
+        preprocessing=settings.preprocessing,
+        data=settings.data,
+        training=settings.training,
+    )
+    return ConfigRecord({"run": run, "settings": travelling.model_dump_json(), "shard-digests": list(shard_digests)})
+
+
+def read_task(content: RecordDict) -> Task:
+    """The task in a message's content.
+
+    Raises:
+        WireError: a part is missing or not of its type.
+    """
+    try:
+        config = content.config_records["config"]
+        arrays = content.array_records["arrays"]
+        round_number, text, digests = config["server-round"], config["settings"], config["shard-digests"]
+    except KeyError as error:
+        raise WireError(f"the task lacks {error}") from None
+    if not isinstance(round_number, int) or not isinstance(text, str) or not isinstance(digests, list):
+        raise WireError("the task's round, settings or shard digests are not of their types")
+    try:
+        settings = TaskSettings.model_validate_json(text)
+    except ValidationError as error:
+        raise WireError(f"the task's settings: {error.errors(include_url=False)[0]['msg']}") from None
+    return Task(round_number, to_state(arrays), settings, tuple(str(digest) for digest in digests))
+
+
+def update_record(update: Update) -> RecordDict:
+    """An update as the content of a reply."""
+    metrics: dict[str, int | float | list[int] | list[float]] = {
+        "num-examples": update.num_examples,
+        "train-loss": update.train_loss,
+        "shard": update.shard,
+        "fit-seconds": update.fit_seconds,
+        "threads": update.threads,
+    }
+    return RecordDict({"arrays": to_record(update.state), "metrics": MetricRecord(metrics)})
+
+
+def holding_record(shard: int, num_examples: int) -> RecordDict:
+    """What a node says when asked what it holds: its shard's number (or OWN_DATA) and how many own examples."""
+    return RecordDict({"holding": ConfigRecord({"shard": shard, "own-examples": num_examples})})
+
+
+def read_holding(content: RecordDict) -> tuple[int, int]:
+    """Shard number and number of own examples (0 with a shard) that a node says it holds.
+
+    Raises:
+        WireError: it says something else.
+    """
+    said = dict(content.config_records.get("holding", {}))
+    shard, examples = said.get("shard"), said.get("own-examples")
+    if type(shard) is not int or type(examples) is not int or shard < OWN_DATA or examples < 0:
+        raise WireError(f"a node says that it holds {said!r:.100}")
+    return shard, examples
+
+
+def answer(
+    app: Callable[[Message, Context], Message],
+    message: Message,
+    context: Context,
+    let_through: tuple[type[Exception], ...] = (),
+) -> Message:
+    """Run a ``ClientApp`` on ``message``; what goes wrong in it becomes an error reply with one line of reason.
+
+    Args:
+        app: the ClientApp.
+        message: the task.
+        context: the node's.
+        let_through: exceptions that the caller uses to end the work.
+    """
+    try:
+        return app(message, context)
+    except let_through:
+        raise
+    except (FedgeError, WireError) as error:
+        return error_reply(message, str(error))
+    except Exception as error:
+        return error_reply(message, f"{type(error).__name__}: {error}")
+
+
+def error_reply(message: Message, reason: str) -> Message:
+    """A reply that says why there is no update."""
+    return Message(Error(code=CLIENT_ERROR_CODE, reason=" ".join(reason.split())[:500]), reply_to=message)

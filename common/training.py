@@ -1,0 +1,82 @@
+"""Local training and evaluation: pure functions over a model and examples, no I/O."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common import optimizers, schedules
+from common.models import Network
+from common.settings import TrainingSettings
+
+Prepare = Callable[[Tensor], Tensor]  # uint8 [N, 28, 28] -> float32 [N, 1, S, S]: ``Preprocessing.prepare``
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What one fit did."""
+
+    train_loss: float  # mean of the network's loss per example, over all epochs, before each step
+    num_examples: int  # examples in the shard
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a model is on some examples."""
+
+    loss: float  # mean of the network's loss per example
+    accuracy: float  # 0..1
+
+
+def fit(
+    model: Network,
+    images: Tensor,
+    labels: Tensor,
+    prepare: Prepare,
+    settings: TrainingSettings,
+    round_number: int,
+    generator: torch.Generator,
+    watch: Callable[[float], None] = lambda _: None,
+) -> FitResult:
+    """Train ``model`` in place with local steps (McMahan et al. 2017, ClientUpdate).
+
+    Args:
+        model: the network, holding the global weights; the learned weights are left in it.
+        images: uint8 [N, 28, 28], N >= 1.
+        labels: int64 [N], 0..9.
+        prepare: from these images to what the network reads.
+        settings: optimizer, schedule, batch size, local epochs.
+        round_number: 1..; the schedule counts from the first.
+        generator: where the order of the examples comes from.
+        watch: called after each step with the fraction done, (0, 1]; what it raises ends the fit.
+    """
+    model.train()
+    parameters = list(model.parameters())
+    optimizer = optimizers.build(settings, parameters)
+    num_examples = len(labels)
+    num_steps = settings.local_epochs * -(-num_examples // settings.batch_size)
+    loss_sum = torch.zeros(())
+    steps_done = 0
+    for epoch in range(settings.local_epochs):
+        optimizer.learning_rate = schedules.learning_rate(settings, round_number, epoch)
+        for batch in torch.randperm(num_examples, generator=generator).split(settings.batch_size):
+            loss = model.loss(model(prepare(images[batch])), labels[batch])
+            optimizer.step(torch.autograd.grad(loss, parameters))
+            loss_sum += loss.detach() * len(batch)  # the last batch is short: weight by examples
+            steps_done += 1
+            watch(steps_done / num_steps)
+    return FitResult(loss_sum.item() / (settings.local_epochs * num_examples), num_examples, steps_done)
+
+
+@torch.no_grad()
+def evaluate(model: Network, images: Tensor, labels: Tensor, prepare: Prepare, batch_size: int = 1000) -> Evaluation:
+    """Loss and accuracy of ``model`` on ``images`` (uint8 [N, 28, 28]) and ``labels`` (int64 [N]), N >= 1."""
+    model.eval()
+    loss_sum, correct = 0.0, 0
+    for batch, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+        answer = model(prepare(batch))  # [B, 10]
+        loss_sum += model.loss(answer, targets, reduction="sum").item()
+        correct += int((answer.argmax(dim=1) == targets).sum())
+    return Evaluation(loss_sum / len(labels), correct / len(labels))

@@ -1,0 +1,159 @@
+"""Flower records as bytes of the link, and back.
+
+Arrays travel as one buffer with its layout, configuration and metrics as typed values. Everything
+that comes in is hostile: bounded before it is read, and never unpickled.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from common import fleet_pb2 as pb
+from common.errors import WireError
+from common.records import error_reply, to_ndarray
+
+PROTOCOL_VERSION = 1
+JOIN = "/fedge.v1.Fleet/Join"  # the link's one method, as gRPC addresses it
+MAX_HELLO_BYTES = 16 * 1024
+MAX_SIGNAL_BYTES = 64 * 1024  # what a message may hold beside weights
+MAX_TASK_BYTES = 256 * 1024 * 1024  # the most a node takes from a server
+MAX_TENSORS, MAX_DIMENSIONS, MAX_NAME, MAX_TEXT, MAX_VALUES = 4096, 8, 256, 64 * 1024, 64
+# A dead peer is noticed by pings within about 7 s; both sides must allow them this often.
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+DTYPES = frozenset({"float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"})
+
+
+def pack(record: ArrayRecord) -> pb.Weights:
+    """Arrays as one buffer and its layout."""
+    arrays = {name: np.asarray(to_ndarray(name, array), order="C") for name, array in record.items()}
+    return pb.Weights(
+        codec="raw",
+        layout=[pb.Tensor(name=name, dtype=str(a.dtype), shape=a.shape) for name, a in arrays.items()],
+        buffer=b"".join([a.tobytes() for a in arrays.values()]),
+    )
+
+
+def unpack(weights: pb.Weights) -> ArrayRecord:
+    """The arrays in ``weights``; memory stays within twice the size of what came in.
+
+    Raises:
+        WireError: the codec is unknown, or layout and buffer do not fit each other.
+    """
+    if weights.codec != "raw":
+        raise WireError(f"unknown codec {weights.codec!r:.40}, expected 'raw'")
+    if len(weights.layout) > MAX_TENSORS:
+        raise WireError(f"the layout lists {len(weights.layout)} tensors, at most {MAX_TENSORS} are allowed")
+    buffer, offset = memoryview(weights.buffer), 0
+    arrays: dict[str, Array] = {}
+    for tensor in weights.layout:
+        if tensor.name in arrays or not 0 < len(tensor.name) <= MAX_NAME:
+            raise WireError(f"the layout has a bad or repeated name {tensor.name!r:.60}")
+        if tensor.dtype not in DTYPES or len(tensor.shape) > MAX_DIMENSIONS:
+            raise WireError(f"{tensor.name} claims dtype {tensor.dtype!r:.20} with {len(tensor.shape)} dimensions")
+        dtype, shape = np.dtype(tensor.dtype), tuple(tensor.shape)
+        size = math.prod(shape) * dtype.itemsize
+        if offset + size > len(buffer):
+            raise WireError(f"the layout claims more than the {len(buffer)} bytes that came, at {tensor.name}")
+        try:
+            arrays[tensor.name] = Array(np.frombuffer(buffer[offset : offset + size], dtype).reshape(shape))
+        except ValueError:  # a side of 0 hides others that are too long for NumPy
+            raise WireError(f"{tensor.name} claims the shape {shape!r:.60}") from None
+        offset += size
+    if offset != len(buffer):
+        raise WireError(f"the layout claims {offset} bytes, {len(buffer)} came")
+    return ArrayRecord(arrays)
+
+
+def to_task(message: Message) -> pb.Task:
+    """A task without the parts that are one node's own."""
+    weights = pack(message.content.array_records["arrays"])
+    config = to_values(message.content.config_records["config"])
+    return pb.Task(weights=weights, config=config, type=message.metadata.message_type)
+
+
+def from_task(task: pb.Task, node_id: int) -> Message:
+    """The message that a ClientApp is called with.
+
+    Raises:
+        WireError: the task does not hold what it claims.
+    """
+    try:
+        config = ConfigRecord(from_values(task.config))
+        return Message(RecordDict({"arrays": unpack(task.weights), "config": config}), node_id, task.type)
+    except (TypeError, ValueError) as error:
+        raise WireError(f"unreadable task: {error}") from None
+
+
+def to_update(reply: Message, task: str) -> pb.Update:
+    """A ClientApp's reply to the task of that name."""
+    if reply.has_error():
+        return pb.Update(task=task, error=reply.error.reason)
+    if not reply.content.array_records or not reply.content.metric_records:
+        return pb.Update(task=task, error="the task did not ask for training")
+    weights = pack(next(iter(reply.content.array_records.values())))
+    metrics = to_values(next(iter(reply.content.metric_records.values())))
+    return pb.Update(task=task, weights=weights, metrics=metrics)
+
+
+def from_update(update: pb.Update, message: Message) -> Message:
+    """The Flower reply to ``message`` that an update holds; one that cannot be read is an error reply."""
+    if update.error:
+        return error_reply(message, update.error)
+    try:
+        arrays, metrics = unpack(update.weights), MetricRecord(from_values(update.metrics))
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+    except (TypeError, ValueError) as error:  # a WireError is a ValueError
+        return error_reply(message, f"unreadable update: {error}")
+
+
+def to_values(scalars: Mapping[str, Any]) -> dict[str, pb.Value]:
+    """Plain values of a config or metric record as messages."""
+    return {key: _to_value(value) for key, value in scalars.items()}
+
+
+def from_values(values: Mapping[str, pb.Value]) -> dict[str, Any]:
+    """Messages as plain values.
+
+    Raises:
+        WireError: there are too many, a text is too long or a value is empty.
+    """
+    if len(values) > MAX_VALUES or any(len(key) > MAX_NAME for key in values):
+        raise WireError(f"{len(values)} values came, at most {MAX_VALUES} with short names are allowed")
+    return {key: _from_value(key, value) for key, value in values.items()}
+
+
+def _to_value(value: Any) -> pb.Value:
+    match value:
+        case bool():
+            return pb.Value(flag=value)
+        case int():
+            return pb.Value(integer=value)
+        case float():
+            return pb.Value(real=value)
+        case str():
+            return pb.Value(text=value)
+        case list() if all(isinstance(item, str) for item in value):
+            return pb.Value(texts=pb.Texts(items=value))
+    raise WireError(f"a {type(value).__name__} cannot travel on the link")
+
+
+def _from_value(key: str, value: pb.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        raise WireError(f"{key:.40} has no value")
+    if kind == "texts":
+        return list(value.texts.items)
+    if kind == "text" and len(value.text) > MAX_TEXT:
+        raise WireError(f"{key:.40} is a text of {len(value.text)} characters, at most {MAX_TEXT} are allowed")
+    return getattr(value, kind)
