@@ -1,0 +1,1 @@
+"""Our code on a node: it connects to a server and trains when asked."""

@@ -1,0 +1,117 @@
+"""python -m client: join a server and train when asked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from common.address import parse_address
+from common.command_line import Parser, layers, run_command
+from common.errors import UsageError
+from common.settings import Settings, load
+
+PROG = "python -m client"
+EXAMPLES = """\
+  python -m client --shard 3                          train on shard 3; finds the server by itself
+  python -m client --shard auto                       train on a shard that is free
+  python -m client --shard 3 --server laptop.local    name the server
+  python -m client --data my-digits.npz               train on this machine's own images
+  python -m client --shard 3 --once                   leave after one run"""
+DESCRIPTION = "A node of the federation: joins a server, trains when asked, joins again when the link is lost."
+
+
+def main() -> int:
+    """Parse, claim a name, live; returns the exit code."""
+    arguments = _parser().parse_args()
+    if arguments.data and arguments.shard is not None:
+        raise UsageError("--shard and --data exclude each other: a node trains on a shard or on its own images")
+    settings = load(*layers(arguments, {"client.threads": arguments.threads}))
+    if arguments.server is not None:
+        parse_address(arguments.server, "--server")  # a slip is told before the slow imports
+    # Before Flower and gRPC are imported: Flower phones home and checks for updates unless told not to.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    return _live(arguments, settings)
+
+
+def _live(arguments: argparse.Namespace, settings: Settings) -> int:
+    from client import device
+    from client.discovery import find_server
+    from client.display import Display
+    from client.hello import make_hello
+    from client.identity import claim
+    from client.node import Node, Stopped
+    from common import mnist
+
+    display = Display()
+    stopping = threading.Event()
+    with claim(arguments.name, None if arguments.data else arguments.shard) as identity:
+        if identity.note:
+            display.tell(identity.note)
+        device.check_cpu()
+        if warning := device.set_threads(settings.client.threads):
+            display.tell(warning)
+        own_data = str(Path(arguments.data).expanduser().resolve()) if arguments.data else None
+        if own_data is None:
+            mnist.load_labels("train")  # data that cannot be used ends this node here, not every round it is in
+        node = Node(
+            hello=make_hello(identity, arguments.shard, own_data, settings),
+            own_data=own_data,
+            find=lambda: find_server(arguments.server, os.environ.get("FEDGE_SERVER"), settings.client.server),
+            once=arguments.once,
+            should_stop=_on_signals(stopping),
+            tell=display.tell,
+            show_progress=display.show,
+        )
+        try:
+            node.live()
+        except Stopped:
+            display.tell("stopped")
+            return 130
+        return 0
+
+
+def _on_signals(stopping: threading.Event) -> Callable[[float], bool]:
+    """Listen to SIGINT and SIGTERM; the answer sleeps and says whether to stop. A second signal ends at once."""
+
+    def receive(number: int, _: object) -> None:
+        if stopping.is_set():
+            os._exit(130)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, receive)
+    return lambda seconds: stopping.wait(seconds) if seconds else stopping.is_set()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(PROG, EXAMPLES, DESCRIPTION)
+    node = parser.add_argument_group("node")
+    node.add_argument("--shard", type=_shard, metavar="N|auto", help="which shard to train on (default auto)")
+    node.add_argument("--data", metavar="PATH", help="own images instead: an .npz or a folder of label/*.png")
+    node.add_argument("--name", metavar="NAME", help="this node's name (default: host and shard)")
+    node.add_argument("--threads", type=int, metavar="N", help="CPU threads of training (default 1)")
+    node.add_argument("--once", action="store_true", help="leave after one run; exit 0 only if it was done")
+    link = parser.add_argument_group("link")
+    link.add_argument(
+        "--server", metavar="HOST:PORT", help="where the server is (default: FEDGE_SERVER, settings, local network)"
+    )
+    parser.add_settings()
+    return parser
+
+
+def _shard(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal() or len(text) > 6:
+        raise argparse.ArgumentTypeError(f"a shard is a number from 0, or auto, got {text[:40]!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run_command(main, PROG)

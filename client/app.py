@@ -1,0 +1,135 @@
+"""Flower ClientApp: decode a task, load the shard, fit, encode the update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from common import mnist, models, own_data, shards
+from common.errors import DataError, UsageError, WireError
+from common.models import Network, copy_state
+from common.preprocessing import Preprocessing
+from common.records import OWN_DATA, Task, Update, error_reply, holding_record, read_task, update_record
+from common.settings import DataSettings
+from common.streams import stream
+from common.training import fit
+
+# Told the fraction of a fit that is done; may raise to end it. The link sets it, other engines need not.
+watching: ContextVar[Callable[[float], None]] = ContextVar("watching", default=lambda _: None)
+
+
+def say_why(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+    """A Flower mod: what this node cannot do becomes an error reply of one line, not a traceback in some log.
+
+    Other failures are left to the engine. So are those with which the link ends a fit: none is a UsageError.
+    """
+    try:
+        return call_next(message, context)
+    except (UsageError, WireError) as error:
+        return error_reply(message, str(error))
+
+
+app = ClientApp(mods=[say_why])
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Reply with what this node holds: Flower's own engines do not know it."""
+    if own := context.node_config.get("data"):
+        holding = holding_record(OWN_DATA, len(own_images(str(own))))
+    else:
+        holding = holding_record(_shard_number(context.node_config), 0)
+    return Message(holding, reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Fit the global model on this node's data and reply with the update."""
+    _set_threads(context.node_config)
+    task = read_task(message.content)
+    shard, images, labels = load_data(task, context.node_config)
+    settings = task.settings
+    model = _model(settings.model.name)
+    model.load_state_dict(task.state)
+    prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
+    generator = stream(settings.seed, task.round_number, shard)
+    start = time.monotonic()
+    result = fit(model, images, labels, prepare, settings.training, task.round_number, generator, watching.get())
+    update = Update(
+        state=copy_state(model),
+        num_examples=result.num_examples,
+        train_loss=result.train_loss,
+        shard=shard,
+        fit_seconds=time.monotonic() - start,
+        threads=torch.get_num_threads(),
+    )
+    return Message(update_record(update), reply_to=message)
+
+
+def load_data(task: Task, node_config: Mapping[str, object]) -> tuple[int, Tensor, Tensor]:
+    """This node's shard number, images (uint8 [N, 28, 28]) and labels (int64 [N]).
+
+    Raises:
+        DataError: there is no such data, or this machine divides the training set differently.
+        UsageError: the shard does not exist.
+    """
+    if own := node_config.get("data"):
+        images = own_images(str(own))
+        return OWN_DATA, images.images, images.labels
+    shard, settings = _shard_number(node_config), task.settings
+    shards.check_shard(shard, settings.data.num_shards)
+    return shard, *_shard(settings.data.model_dump_json(), settings.seed, shard, task.shard_digests[shard])
+
+
+def _shard_number(node_config: Mapping[str, object]) -> int:
+    shard = node_config.get("partition-id")
+    if type(shard) is not int or shard < 0:
+        raise UsageError(
+            f'a node config needs partition-id=N, the number of a shard, or data="PATH", got {shard!r:.40}'
+        )
+    return shard
+
+
+def _set_threads(node_config: Mapping[str, object]) -> None:
+    """As many CPU threads as the node config says; one unless it does, whatever the engine, for sums to agree."""
+    threads = node_config.get("threads", 1)
+    if type(threads) is not int or threads < 1:
+        raise UsageError(f"threads in the node config must be at least 1, got {threads!r:.40}")
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=16)  # one is enough for a node; a simulation's workers serve several
+def _shard(data_settings: str, seed: int, shard: int, expected_digest: str) -> tuple[Tensor, Tensor]:
+    indices = _partition(data_settings, seed)[shard]
+    if shards.digest(indices) != expected_digest:
+        raise DataError(
+            f"this machine divides the training set otherwise than the server: shard {shard} is"
+            f" {shards.digest(indices)} here, {expected_digest} there; use the same versions of Fedge and NumPy"
+        )
+    part = mnist.load_part("train", indices)
+    return part.images, part.labels
+
+
+@lru_cache(maxsize=1)  # all its nodes divide the data alike
+def _partition(data_settings: str, seed: int) -> list[shards.Indices]:
+    return shards.partition(mnist.load_labels("train"), DataSettings.model_validate_json(data_settings), seed)
+
+
+@lru_cache(maxsize=1)
+def own_images(path: str) -> mnist.Images:
+    """A node's own images, read once; see ``common.own_data.load``."""
+    return own_data.load(Path(path), max_examples=None)
+
+
+@lru_cache(maxsize=1)
+def _model(name: str) -> Network:
+    return models.build(name)

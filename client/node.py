@@ -1,0 +1,178 @@
+"""A node's life: join, train when asked, join again whenever the link is lost, for days."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flwr.app import Context, RecordDict
+
+from client.app import app, watching
+from client.discovery import Place
+from client.link import Ended, Link, messages
+from common import fleet_pb2 as pb
+from common.errors import FedgeError, RunFailed, UsageError, WireError
+from common.records import answer, identify
+from common.wire import from_task, to_update
+
+LISTEN_SECONDS = 0.2  # how often an idle node looks whether it should stop
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
+
+
+class Stopped(FedgeError):
+    """The node was asked to stop."""
+
+
+class _Dropped(Exception):
+    """The task in hand is no longer wanted."""
+
+
+@dataclass
+class Node:
+    """What a node is for as long as its process lives."""
+
+    hello: pb.Hello
+    own_data: str | None  # the folder or file of --data
+    find: Callable[[], Place]
+    once: bool
+    should_stop: Callable[[float], bool]  # sleeps this many seconds at most; True: leave now
+    tell: Callable[[str], None]  # a line for a person
+    show_progress: Callable[[str], None]  # a passing line; '' clears it
+    _last: tuple[tuple[str, str], pb.Update] | None = None  # the last finished task and its update
+    _pause: float = FIRST_PAUSE_SECONDS
+    _told: set[str] = field(default_factory=set)
+    _shard: int = 0
+    _was_welcome: bool = False
+    _takes_any_shard: bool = False
+
+    def live(self) -> None:
+        """Serve run after run; returns after one that finished if ``once``.
+
+        Raises:
+            Stopped: on a signal.
+            UsageError: the server refuses this node for good.
+            RunFailed: with ``once``, the run ended before it was done.
+        """
+        identify(run_id=1, node_id=1)
+        while True:
+            place = self.find()
+            self._tell_once(place.how)
+            with Link(place.host, place.port, self.hello) as link:
+                try:
+                    ended = self._serve(link)
+                except Stopped:
+                    link.leave("it was stopped")
+                    raise
+            if ended is None:
+                return
+            self._tell_once(f"{place.address}: {ended}; trying again")
+            if self.should_stop(self._pause * random.uniform(0.5, 1.0)):  # noqa: S311 — spreads nodes out in time
+                raise Stopped("stopped")
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def _serve(self, link: Link) -> str | None:
+        """One link, from hello to its end; returns why it ended, None if all is done."""
+        farewell: pb.Farewell | None = None
+        for received in messages(link, LISTEN_SECONDS):
+            if self.should_stop(0.0):
+                raise Stopped("stopped")
+            match received:
+                case pb.Welcome():
+                    self._welcomed(received, link)
+                case pb.Refusal():
+                    self._refused(received)
+                    return f"the server refuses this node: {received.reason[:300]}"
+                case pb.Task():
+                    self._work(received, link)
+                case pb.Verdict():
+                    self._judged(received)
+                case pb.Farewell():
+                    farewell = received
+                    self.tell(f"the server says: {received.reason[:200]}")
+                case Ended():
+                    if farewell and self.once:
+                        if farewell.run_done:
+                            return None
+                        raise RunFailed(f"the run ended before it was done: {farewell.reason[:200]}")
+                    return received.reason if farewell is None else "waiting for the next run"
+                case None:
+                    pass
+        raise AssertionError("a link ends with Ended")
+
+    def _welcomed(self, welcome: pb.Welcome, link: Link) -> None:
+        self._pause, self._shard = FIRST_PAUSE_SECONDS, welcome.shard
+        self._told.clear()
+        self._was_welcome = True
+        if self.hello.WhichOneof("data") == "any_shard":
+            self._takes_any_shard = True
+            self.hello.shard = welcome.shard  # next time the same one: a restarted server does not know who had it
+        data = "its own data" if welcome.shard < 0 else f"shard {welcome.shard} of {welcome.num_shards}"
+        self.tell(f"joined {link.address} as {self.hello.name} with {data}")
+
+    def _refused(self, refusal: pb.Refusal) -> None:
+        """A node that has been welcome before keeps asking; it may ask for another shard if it never named one."""
+        if self._takes_any_shard and self.hello.WhichOneof("data") == "shard":
+            self.hello.any_shard = True
+        elif not refusal.retry and not self._was_welcome:
+            raise UsageError(f"the server refuses this node: {refusal.reason[:500]}")
+
+    def _work(self, task: pb.Task, link: Link) -> None:
+        key = (task.task, hashlib.sha256(task.weights.buffer).hexdigest())
+        if self._last and self._last[0] == key:
+            self.tell("the server asks again for the last update: sending the same bytes")
+            link.send(pb.FromNode(update=self._last[1]))
+            return
+        link.works_on(task.task, 0.0)
+        round_text = task.task.split("/")[-2] if task.task.count("/") >= 2 else "?"
+
+        def watch(fraction: float) -> None:
+            if self.should_stop(0.0):
+                raise Stopped("stopped")
+            if task.task in link.cancelled:
+                raise _Dropped
+            link.works_on(task.task, fraction)
+            self.show_progress(f"round {round_text[:12]}: training, {fraction:.0%}")
+
+        token = watching.set(watch)
+        try:
+            update = self._train(task)
+        except _Dropped:
+            self.tell(f"round {round_text[:12]}: dropped, the server no longer waits for it")
+            return
+        finally:
+            watching.reset(token)
+            self.show_progress("")
+            link.works_on("", 0.0)
+        self._last = (key, update)
+        if update.error:
+            self.tell(f"round {round_text[:12]}: {update.error}")
+        else:
+            seconds, loss = update.metrics["fit-seconds"].real, update.metrics["train-loss"].real
+            examples = update.metrics["num-examples"].integer
+            self.tell(f"round {round_text[:12]}: trained on {examples:,} images in {seconds:.1f} s, loss {loss:.4f}")
+        link.send(pb.FromNode(update=update))
+
+    def _train(self, task: pb.Task) -> pb.Update:
+        try:
+            message = from_task(task, node_id=1)
+        except WireError as error:
+            return pb.Update(task=task.task, error=str(error))
+        node_config: dict[str, bool | float | int | str] = {
+            "partition-id": self._shard,
+            "threads": self.hello.machine.threads or 1,
+        }
+        if self.own_data:
+            node_config["data"] = self.own_data
+        context = Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
+        return to_update(answer(app, message, context, let_through=(Stopped, _Dropped)), task.task)
+
+    def _judged(self, verdict: pb.Verdict) -> None:
+        round_text = verdict.task.split("/")[-2] if verdict.task.count("/") >= 2 else verdict.task
+        reason = f": {verdict.reason[:300]}" if verdict.reason else ""
+        self.tell(f"round {round_text[:12]}: {verdict.verdict[:20]}{reason}")
+
+    def _tell_once(self, text: str) -> None:
+        """Tell ``text`` once until the next welcome: a server that is away for days fills no log."""
+        if text not in self._told:
+            self._told.add(text)
+            self.tell(text)
