@@ -1,0 +1,81 @@
+"""python -m server: put a run together on its engine and conduct it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+from common.command_line import Parser, layers, run_command
+
+PROG = "python -m server"
+EXAMPLES = """\
+  python -m server --rounds 10                 serve the link and wait for 2 nodes
+  python -m server --rounds 10 --clients 4     wait for 4 nodes
+  python -m server --rounds 10 --simulate 10   ten virtual nodes in this process, no network
+  python -m server --resume                    go on with the newest unfinished run
+  python -m server --config non-iid --set training.learning_rate=0.02"""
+DESCRIPTION = "Conducts a federated training: waits for nodes, sends tasks, averages updates, keeps the best model."
+
+
+def main() -> int:
+    """Parse, put together, conduct; returns the exit code."""
+    arguments = _parser().parse_args()
+    given = layers(arguments, _flags(arguments))
+    # Before Flower and gRPC are imported: Flower phones home and checks for updates unless told not to.
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from server.running import print_settings, run
+
+    if arguments.print_settings:
+        return print_settings(given, arguments)
+
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    logging.getLogger("flwr").handlers.clear()  # its handler colours standard output; run.log has it all
+    return run(given, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(PROG, EXAMPLES, DESCRIPTION)
+    run = parser.add_argument_group("run")
+    run.add_argument("--rounds", type=int, metavar="N", help="rounds of training (default 10)")
+    run.add_argument("--clients", type=int, metavar="N", help="nodes to wait for before the first round (default 2)")
+    run.add_argument("--seed", type=int, metavar="N", help="all chance derives from it (default 42)")
+    run.add_argument("--out", metavar="DIR", help="folder of run directories (default runs)")
+    run.add_argument("--name", metavar="NAME", help="name of the run directory (default: date and time)")
+    run.add_argument(
+        "--resume", nargs="?", const="", metavar="DIR", help="continue this run, or the newest unfinished one"
+    )
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("--simulate", type=int, metavar="N", help="N virtual nodes, and N shards unless set otherwise")
+    engine.add_argument("--engine", choices=["link", "ray", "superlink"], help="what carries tasks (docs/engines.md)")
+    engine.add_argument("--superlink", metavar="HOST:PORT", help="Control API of a Flower SuperLink")
+    link = parser.add_argument_group("link")
+    link.add_argument("--host", metavar="ADDRESS", help="address to listen on (default 0.0.0.0)")
+    link.add_argument("--port", type=int, metavar="N", help="TCP port to listen on (default 8080)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--quiet", action="store_true", help="plain lines, no progress bar")
+    output.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
+    output.add_argument("--print-settings", action="store_true", help="show the resolved settings and exit")
+    parser.add_settings()
+    return parser
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, object]:
+    return {
+        "federation.rounds": arguments.rounds,
+        "federation.clients": arguments.clients,
+        "run.seed": arguments.seed,
+        "run.out": arguments.out,
+        "run.name": arguments.name,
+        "run.engine": arguments.engine,
+        "simulation.nodes": arguments.simulate,
+        "superlink.address": arguments.superlink,
+        "link.host": arguments.host,
+        "link.port": arguments.port,
+    }
+
+
+if __name__ == "__main__":
+    run_command(main, PROG)

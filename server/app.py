@@ -1,0 +1,202 @@
+"""Flower ServerApp: the story of a run, from the untrained model to the best one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common import mnist, models, shards
+from common.errors import FedgeError, Interrupted, RunFailed, SettingsError
+from common.preprocessing import Preprocessing
+from common.records import task_config
+from common.settings import Layer, from_assignments
+from common.training import Evaluation, evaluate
+from server import strategies
+from server.console import Console, make_console
+from server.engines.flower import FlowerGrid
+from server.engines.telling import marked, to_exception
+from server.gathering import Waiting, gather, sample
+from server.grids import Node, NodeGrid, Verdict
+from server.opening import opened, resolve, resumed_path
+from server.report import Round
+from server.roster import node_id
+from server.rounds import Plan, rounds
+from server.screening import Screen
+from server.stopping import StopRequest
+from server.storage.run_directory import RunDirectory
+from server.storage.tensorboard import TensorBoardWriter
+from server.summary import Row, Summary
+
+_LOG = logging.getLogger(__name__)
+
+NEWEST = "newest"  # as the run config's ``resume``: the newest unfinished run
+
+
+def server_app(run: RunDirectory, console: Console, stop: StopRequest) -> ServerApp:
+    """The ServerApp of one run whose directory is open already."""
+    story = ServerApp()
+
+    @story.main()
+    def main(grid: Grid, context: Context) -> None:
+        del context  # settings came through the door, with the run directory
+        conduct(run, grid if isinstance(grid, NodeGrid) else FlowerGrid(grid), console, stop)
+
+    return story
+
+
+app = ServerApp()  # for engines that start it by name: Flower's SuperLink, `flwr run`
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """A run whose run config (``[tool.flwr.app.config]``) says what to do; Flower's own signal handling stays.
+
+    Raises:
+        RuntimeError: whatever ended the run, in the form of ``server.engines.telling``.
+    """
+    asked, lines = context.run_config, marked(sys.stdout)
+    with make_console(quiet=True, json=bool(asked.get("json")), stream=lines, errors=lines) as console:
+        try:
+            given = from_run_config(asked)
+            name = str(asked.get("resume", ""))
+            resumed = resumed_path("" if name == NEWEST else name or None, given)
+            with opened(resolve(given, resumed), resumed, console, None) as run:
+                conduct(run, FlowerGrid(grid), console, StopRequest())
+        except FedgeError as error:
+            raise to_exception(error) from None
+
+
+def from_run_config(asked: Mapping[str, object]) -> list[Layer]:
+    """The settings in a Flower run config: ``settings`` is JSON, as our command line sends it; ``set`` is for people.
+
+    Raises:
+        SettingsError: one of them is not of its form.
+    """
+    text = str(asked.get("settings", "{}"))
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise SettingsError(f"settings in the run config must be a JSON object of section.key, got {text!r:.60}")
+    here = {"run.engine": "superlink"}  # `flwr run` names none
+    return [("Flower", here), ("the submitted settings", settings), from_assignments(str(asked.get("set", "")).split())]
+
+
+def conduct(run: RunDirectory, grid: NodeGrid, console: Console, stop: StopRequest) -> None:
+    """Train round after round until all are done; every finished round is saved before the next begins.
+
+    Raises:
+        RunFailed: too few nodes, no usable update for several rounds, or a disk that takes no more.
+        Interrupted: a stop was requested; the last finished round is saved.
+    """
+    Conductor(run, grid, console, stop).conduct()
+
+
+@dataclass
+class Conductor:
+    """One run on one grid."""
+
+    run: RunDirectory
+    grid: NodeGrid
+    console: Console
+    stop: StopRequest
+
+    def conduct(self) -> None:
+        """See ``conduct`` above."""
+        settings = self.run.settings
+        labels = mnist.load_labels("train")
+        parts = shards.partition(labels, settings.data, settings.run.seed)
+        self._test = mnist.load("test")
+        self._model = models.build(settings.model.name)
+        self._prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
+        self._failed = self.run.checkpoint.counters.get("failed_rounds", 0) if self.run.checkpoint else 0
+        first_step = self.run.checkpoint.round + 1 if self.run.checkpoint else 0
+        self._tensorboard = TensorBoardWriter(self.run.tensorboard, first_step, self.console.notice)
+        if self.run.checkpoint is None:
+            self._begin()
+        last = self.run.checkpoint
+        assert last is not None, "round 0 is saved by now"
+        plan = Plan(
+            run=self.run.run_id,
+            strategy=strategies.build(settings.strategy),
+            screen=Screen(
+                [len(part) for part in parts], settings.federation.max_own_examples, settings.strategy.max_norm_ratio
+            ),
+            config=task_config(settings, self.run.run_id, tuple(shards.digest(part) for part in parts)),
+            deadline_seconds=settings.federation.round_deadline_seconds,
+        )
+        self._first_round = last.round + 1
+        numbers = range(self._first_round, settings.federation.rounds + 1)
+        try:
+            for done in rounds(self.grid, plan, last.state, numbers, self._cohort):
+                self._keep(done)
+        finally:
+            self._tensorboard.close()
+        self.run.finish()
+        self.console.finished(Summary(self.run.path, tuple(Row.from_metrics(row) for row in self.run.metrics)))
+
+    def _begin(self) -> None:
+        """Evaluate and save the untrained model, so that a run can be resumed from its first moment."""
+        settings = self.run.settings
+        state = models.initial_state(settings.model.name, settings.run.seed)
+        evaluation = self._evaluate(state)
+        self._tensorboard.write(0, evaluation)
+        self.run.begin(state, evaluation)
+        self.console.round_done(None, 0, evaluation, True, settings.federation.rounds)
+
+    def _cohort(self, number: int) -> Sequence[Node]:
+        """The nodes of a round; a server waits for all that were asked for before its first, later fewer will do."""
+        federation = self.run.settings.federation
+        wanted = federation.clients if number == self._first_round else federation.min_nodes
+        nodes = gather(self.grid, wanted, federation.wait_seconds, lambda: self.stop.requested, self._show_waiting)
+        cohort = sample(nodes, federation.fraction, self.run.settings.run.seed, number)
+        self.console.round_started(number, federation.rounds, len(cohort))
+        return cohort
+
+    def _show_waiting(self, waiting: Waiting) -> None:
+        self.console.waiting(
+            waiting.num_nodes,
+            waiting.num_wanted,
+            waiting.shards_held,
+            self.run.settings.data.num_shards,
+            waiting.seconds_left,
+        )
+
+    def _keep(self, done: Round) -> None:
+        """Evaluate and save a finished round, then tell everyone."""
+        federation = self.run.settings.federation
+        self._failed = 0 if done.averaged else self._failed + 1
+        evaluation = self._evaluate(done.state)
+        self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
+        is_best = self.run.commit(done, evaluation, counters={"failed_rounds": self._failed})
+        _LOG.info(
+            "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",
+            *(done.number, evaluation.accuracy, evaluation.loss, done.num_nodes, done.num_rejected, done.num_expired),
+            done.seconds,
+        )
+        for report in done.reports:
+            if report.reason:
+                _LOG.info("%s of %s %s: %s", report.task, report.node, report.verdict, report.reason)
+        self.grid.settle(
+            Verdict(node_id(report.node), report.task, report.verdict, report.reason) for report in done.reports
+        )
+        self.console.round_done(done, done.number, evaluation, is_best, federation.rounds)
+        if self._failed >= federation.max_failed_rounds:
+            reasons = "; ".join(f"{report.node}: {report.reason}" for report in done.reports[:3])
+            raise RunFailed(
+                f"{self._failed} rounds in a row had no usable update ({reasons});"
+                f" all that was learned is in {self.run.path}"
+            )
+        if self.stop.requested and done.number < federation.rounds:
+            raise Interrupted(f"round {done.number} is saved")
+
+    def _evaluate(self, state: models.State) -> Evaluation:
+        self._model.load_state_dict(state)
+        return evaluate(self._model, self._test.images, self._test.labels, self._prepare)

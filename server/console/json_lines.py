@@ -1,0 +1,118 @@
+"""The console for machines: one JSON object a line, its kind under ``event``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server.console.console import Console
+from server.console.output import Output
+from server.report import Round, finite, metrics_record
+from server.summary import Summary
+
+if TYPE_CHECKING:
+    from common.training import Evaluation
+
+FORMAT = 1  # raised when a key changes its meaning or goes; new events and keys may appear at any time
+
+
+class JsonConsole(Console):
+    """Objects with the keys of ``metrics.jsonl`` where they say the same; a number that does not exist is null."""
+
+    def __init__(self, output: Output, errors: Output) -> None:
+        super().__init__(output, errors)
+        self._waiting: tuple[int, ...] = ()
+
+    def started(
+        self, run_dir: Path, address: str | None, rounds: int, model: str, engine: str, first_round: int = 1
+    ) -> None:
+        """``run_dir, address, rounds, first_round, model, engine``."""
+        self._emit(
+            "started",
+            run_dir=str(run_dir),
+            address=address,
+            rounds=rounds,
+            first_round=first_round,
+            model=model,
+            engine=engine,
+        )
+
+    def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:
+        """``num_nodes, num_wanted, shards_held, num_shards, seconds_left``, when one but the last changes."""
+        seen = (num_nodes, num_wanted, shards_held, num_shards)
+        if seen != self._waiting:
+            self._waiting = seen
+            numbers = dict(zip(("num_nodes", "num_wanted", "shards_held", "num_shards"), seen, strict=True))
+            self._emit("waiting", **numbers, seconds_left=seconds_left)
+
+    def joined(self, node: str, shard: int, address: str) -> None:
+        """``node, shard, address``."""
+        self._emit("joined", node=node, shard=shard, address=address)
+
+    def left(self, node: str, reason: str) -> None:
+        """``node, reason``."""
+        self._emit("left", node=node, reason=reason)
+
+    def notice(self, text: str) -> None:
+        """``text``."""
+        self._emit("notice", text=text)
+
+    def round_started(self, number: int, total: int, num_nodes: int) -> None:
+        """``round, rounds, num_nodes``."""
+        self._emit("round_started", round=number, rounds=total, num_nodes=num_nodes)
+
+    def progress(self, node: str, fraction: float) -> None:
+        """``node, fraction``."""
+        self._emit("progress", node=node, fraction=fraction)
+
+    def delivered(self, node: str) -> None:
+        """``node``."""
+        self._emit("delivered", node=node)
+
+    def round_done(self, done: Round | None, number: int, evaluation: Evaluation, is_best: bool, total: int) -> None:
+        """The keys of ``metrics.jsonl``, ``rounds``, ``averaged`` and ``set_aside`` (``node, verdict, reason``)."""
+        self._waiting = ()
+        figures = metrics_record(number, evaluation, done, is_best)
+        more = {} if done is None else {"averaged": done.averaged, "set_aside": _set_aside(done)}
+        self._emit("round_done", **figures, rounds=total, **more)
+
+    def finished(self, summary: Summary) -> None:
+        """``run_dir, rounds, best_path, best_round, best_accuracy, last_accuracy``."""
+        best = summary.best
+        self._emit(
+            "finished",
+            run_dir=str(summary.run_dir),
+            rounds=summary.rows[-1].number,
+            best_path=str(summary.best_path) if best else None,
+            best_round=best.number if best else None,
+            best_accuracy=best.accuracy if best else None,
+            last_accuracy=summary.rows[-1].accuracy,
+        )
+        self.close()
+
+    def submitted(self, run: str, address: str) -> None:
+        """``run, address``."""
+        self._emit("submitted", run=run, address=address)
+
+    def failed(self, text: str) -> None:
+        """``text``; the person at standard error reads it too."""
+        self._emit("failed", text=text)
+        super().failed(text)
+
+    def interrupted(self, text: str) -> None:
+        """``text``; the person at standard error reads it too."""
+        self._emit("interrupted", text=text)
+        super().interrupted(text)
+
+    def _emit(self, event: str, **values: Any) -> None:
+        record = {"event": event, "format": FORMAT, **finite(values)}
+        self._output.line(json.dumps(record, allow_nan=False))
+
+
+def _set_aside(done: Round) -> list[dict[str, str]]:
+    return [
+        {"node": report.node, "verdict": report.verdict, "reason": report.reason}
+        for report in done.reports
+        if report.verdict != "accepted"
+    ]

@@ -1,0 +1,77 @@
+"""The console without drawing: one finished line an event, for files, pipes and ``--quiet``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.console import words
+from server.console.console import Console
+from server.console.output import Output
+from server.report import Round, metrics_record
+from server.summary import Row, Summary
+
+if TYPE_CHECKING:
+    from common.training import Evaluation
+
+
+class PlainConsole(Console):
+    """Lines that stay as they are; a round line never exceeds 80 columns."""
+
+    def __init__(self, output: Output, errors: Output) -> None:
+        super().__init__(output, errors)
+        self._waiting: tuple[int, ...] = ()
+
+    def started(
+        self, run_dir: Path, address: str | None, rounds: int, model: str, engine: str, first_round: int = 1
+    ) -> None:
+        """Say what runs and how a node joins."""
+        self._output.line(words.started(run_dir.name, address, first_round, rounds, model, engine))
+        for where, command in words.node_commands(address, words.own_address(address)) if address else ():
+            self._output.line(f"{where}: {command}")
+
+    def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:
+        """Say who is there, again only when that changes."""
+        seen = (num_nodes, num_wanted, shards_held, num_shards)
+        if seen != self._waiting:
+            self._waiting = seen
+            self._output.line(f"Waiting: {words.waiting(*seen, seconds_left)}")
+
+    def joined(self, node: str, shard: int, address: str) -> None:
+        """Say who joined."""
+        self._output.line(f"+ {words.joined(node, shard, address)}")
+
+    def left(self, node: str, reason: str) -> None:
+        """Say who left."""
+        self._output.line(f"- {words.left(node, reason)}")
+
+    def notice(self, text: str) -> None:
+        """Say it on a line of its own."""
+        self._output.line(f"Warning: {words.notice(text)}")
+
+    def round_started(self, number: int, total: int, num_nodes: int) -> None:
+        """Nothing: the round has its line when it is done."""
+
+    def progress(self, node: str, fraction: float) -> None:
+        """Nothing: a line that stays cannot move."""
+
+    def delivered(self, node: str) -> None:
+        """Nothing: the round has its line when it is done."""
+
+    def round_done(self, done: Round | None, number: int, evaluation: Evaluation, is_best: bool, total: int) -> None:
+        """One line, and one below it for each update that did not count."""
+        self._waiting = ()
+        row = Row.from_metrics(metrics_record(number, evaluation, done, is_best))
+        lines = [words.round_line(row, total, words.LINE_WIDTH)]
+        for verdict, node, reason in words.set_aside(done.reports) if done else ():
+            lines.append(f"  {verdict} {node}: {reason}")
+        self._output.line("\n".join(lines))
+
+    def finished(self, summary: Summary) -> None:
+        """The table of rounds and where everything lies."""
+        rows = [words.COLUMNS, *words.table(summary)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        lines += [f"{label + ':':<7} {text}" for label, text in words.outcome(summary)]
+        self._output.line("\n".join(["", *lines]))
+        self.close()

@@ -1,0 +1,123 @@
+"""What every engine offers the round loop: nodes, and one exchange of tasks for answers.
+
+``NodeGrid`` is Flower's ``Grid`` plus what a run needs to be told: which shard a node holds, what
+an exchange cost, who did not answer and why. The link (``server.fleet``) and the simulation
+(``server.simulation``) are NodeGrids; ``server.engines.flower`` makes one of any other Grid of Flower's.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+UNKNOWN_SHARD = -2
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine that can take a task now."""
+
+    node_id: int
+    name: str
+    shard: int  # its number; -1: the node's own data; -2: only its update will tell
+    own_examples: int = 0  # how many examples it declared of its own data
+
+    @property
+    def order(self) -> tuple[int, str, int]:
+        """Nodes are averaged in this order, on every engine."""
+        return (self.shard, self.name, self.node_id)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one task: a reply, or the reason why there is none."""
+
+    node_id: int
+    reply: Message | None
+    reason: str  # why the task expired; empty with a reply
+    seconds: float  # from the first byte out to the reply in
+    bytes_down: int
+    bytes_up: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is told to a node about its update."""
+
+    node_id: int
+    task: str
+    verdict: Literal["accepted", "rejected", "expired"]
+    reason: str
+
+
+class NodeGrid(Grid):
+    """A Flower Grid that knows its nodes and accounts for what it carries."""
+
+    @abstractmethod
+    def nodes(self) -> list[Node]:
+        """The nodes that can take a task now, in node order."""
+
+    @abstractmethod
+    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+        """Send one message to each destination node and gather answers until all are in or time is up.
+
+        Args:
+            round_name: ``RUN/ROUND``; with the node's name it names the task.
+            messages: at most one for each node.
+            deadline_seconds: counted from now.
+
+        Returns:
+            One answer for each message, in no particular order.
+        """
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Sleep until ``nodes()`` may have changed, or ``seconds`` are over."""
+        time.sleep(min(seconds, 0.2))
+
+    def settle(self, verdicts: Iterable[Verdict]) -> None:
+        """Tell nodes what became of their updates; where an engine cannot, nothing happens."""
+        del verdicts
+
+    def get_node_ids(self) -> list[int]:
+        """Ids of ``nodes()``."""
+        return [node.node_id for node in self.nodes()]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Flower's form of ``exchange``: the replies alone."""
+        answers = self.exchange("flower/0", list(messages), timeout if timeout is not None else 10.0**9)
+        return [answer.reply for answer in answers if answer.reply is not None]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Exchange ``messages`` and keep the replies for ``pull_messages``."""
+        self._pulled = {str(reply.metadata.src_node_id): reply for reply in self.send_and_receive(messages)}
+        return list(self._pulled)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that ``push_messages`` gathered, each once."""
+        return [self._pulled.pop(message_id) for message_id in message_ids if message_id in self._pulled]
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node of this grid."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def set_run(self, run: Any) -> None:
+        """Remember Flower's description of the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Any:
+        """Flower's description of the run, as set."""
+        return self._run
+
+
+def num_bytes(message: Message) -> int:
+    """Size of the arrays that ``message`` carries."""
+    if not message.has_content():
+        return 0
+    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())

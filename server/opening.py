@@ -1,0 +1,61 @@
+"""How a run begins on every engine: its settings are resolved, its directory is opened, new or resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.settings import Layer, Settings, load
+from server.console import Console
+from server.storage.folders import newest_unfinished
+from server.storage.run_directory import RunDirectory
+from server.storage.settings import settings_layer
+
+
+def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
+    """Settings from the given layers; a resumed run's own are below them, ``--simulate N`` implies N shards.
+
+    Raises:
+        SettingsError: see ``common.settings.load``.
+    """
+    below = [settings_layer(resumed)] if resumed else []
+    settings = load(*below, *given)
+    if settings.simulation.nodes and not resumed:
+        count = settings.simulation.nodes
+        implied = {"data.num_shards": count, "federation.clients": count}
+        settings = load(("--simulate", implied), *given)
+    return settings
+
+
+def resumed_path(asked: str | None, given: Sequence[Layer]) -> Path | None:
+    """The run directory to go on with: None if nobody asked for one, the newest unfinished one for an empty name.
+
+    Raises:
+        RunDirectoryError: there is nothing to resume.
+    """
+    if asked is None:
+        return None
+    return Path(asked).expanduser() if asked else newest_unfinished(Path(load(*given).run.out).expanduser())
+
+
+@contextmanager
+def opened(settings: Settings, resumed: Path | None, console: Console, address: str | None) -> Iterator[RunDirectory]:
+    """The run's directory, new or resumed, and a word about it; ``address`` is where a link is served."""
+    if resumed:
+        directory = RunDirectory.open_existing(resumed)
+    else:
+        out = Path(settings.run.out).expanduser()
+        directory = RunDirectory.create(out, settings.run.name, settings)
+    with directory as run:
+        first_round = 1
+        if resumed:
+            run.continue_with(settings)
+            assert run.checkpoint is not None, "a resumed run has one"
+            first_round = run.checkpoint.round + 1
+        console.started(
+            run.path, address, settings.federation.rounds, settings.model.name, settings.run.engine, first_round
+        )
+        for notice in run.notices:
+            console.notice(notice)
+        yield run

@@ -1,0 +1,69 @@
+"""Passes what happens on the link to a listener, from a thread of its own.
+
+A terminal that is paused (Ctrl-S, a pager) blocks whoever writes to it. Were that the link's thread,
+every node would find the server silent and leave.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+MAX_WAITING = 10_000  # events; beyond that, news of progress is dropped first
+
+
+class Listener(Protocol):
+    """Told what happens on the link."""
+
+    def joined(self, node: str, shard: int, address: str) -> None:
+        """A node joined."""
+
+    def left(self, node: str, reason: str) -> None:
+        """A node's link ended."""
+
+    def progress(self, node: str, fraction: float) -> None:
+        """A node has done this much of its task."""
+
+    def delivered(self, node: str) -> None:
+        """A node's update arrived."""
+
+
+class Relay:
+    """A Listener in front of another: it never blocks, and keeps the order of events."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._events: queue.Queue[Callable[[], None] | None] = queue.Queue(MAX_WAITING)
+        self._thread = threading.Thread(target=self._pass_on, name="relay", daemon=True)
+        self._thread.start()
+
+    def joined(self, node: str, shard: int, address: str) -> None:
+        """See ``Listener``."""
+        self._put(lambda: self._listener.joined(node, shard, address))
+
+    def left(self, node: str, reason: str) -> None:
+        """See ``Listener``."""
+        self._put(lambda: self._listener.left(node, reason))
+
+    def progress(self, node: str, fraction: float) -> None:
+        """See ``Listener``."""
+        if self._events.qsize() < MAX_WAITING // 2:
+            self._put(lambda: self._listener.progress(node, fraction))
+
+    def delivered(self, node: str) -> None:
+        """See ``Listener``."""
+        self._put(lambda: self._listener.delivered(node))
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Pass on what waits, for ``seconds`` at most."""
+        self._put(None)
+        self._thread.join(seconds)
+
+    def _put(self, event: Callable[[], None] | None) -> None:
+        with suppress(queue.Full):  # nobody has read the terminal for thousands of events
+            self._events.put_nowait(event)
+
+    def _pass_on(self) -> None:
+        while (event := self._events.get()) is not None:
+            event()

@@ -1,0 +1,111 @@
+"""What one finished round is made of, and the records of it in the run directory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from common.models import State
+from common.training import Evaluation
+
+Verdict = Literal["accepted", "rejected", "expired"]
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """How one issued task ended: its final verdict, one line of the ledger."""
+
+    task: str
+    round: int  # 1..
+    node: str
+    shard: int  # -1: the node's own data; -2: not known
+    examples: int  # examples the update was trained on; 0 without one
+    sha256: str  # hex digest of the update; "" without one
+    verdict: Verdict
+    reason: str  # one line; "" if accepted
+    train_loss: float  # mean cross-entropy per example; nan without an update
+    fit_seconds: float  # local training alone
+    seconds: float  # from the task's first byte out to the update's last byte in
+    bytes_down: int
+    bytes_up: int
+    threads: int  # CPU threads of training; 0 if not known
+
+    def ledger_record(self) -> dict[str, Any]:
+        """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""
+        return finite(
+            {
+                "task": self.task,
+                "round": self.round,
+                "node": self.node,
+                "shard": self.shard,
+                "examples": self.examples,
+                "sha256": self.sha256,
+                "verdict": self.verdict,
+                "reason": self.reason,
+                "seconds": self.seconds,
+                "bytes": self.bytes_up,
+                "threads": self.threads,
+            }
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One finished round: the global model after it and how it came about."""
+
+    number: int  # 1..
+    state: State  # float32 tensors on the CPU
+    reports: tuple[NodeReport, ...]  # in node order
+    averaged: bool  # False: no usable update, the model is the one before
+    train_loss: float  # mean per example over the averaged updates; nan without one
+    share_of_data: float  # 0..1, of the training set, that the averaged updates stand for
+    seconds: float  # first byte out to average done
+    fit_seconds: float  # the slowest node's training alone
+    overhead_seconds: float  # seconds less fit_seconds
+    bytes_down: int  # to all nodes
+    bytes_up: int  # from all nodes
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes whose update was averaged."""
+        return self._count("accepted")
+
+    @property
+    def num_rejected(self) -> int:
+        """Nodes whose update was set aside."""
+        return self._count("rejected")
+
+    @property
+    def num_expired(self) -> int:
+        """Nodes that did not deliver in time."""
+        return self._count("expired")
+
+    def _count(self, verdict: Verdict) -> int:
+        return sum(report.verdict == verdict for report in self.reports)
+
+
+def metrics_record(number: int, evaluation: Evaluation, done: Round | None, best: bool) -> dict[str, Any]:
+    """The object of a round in ``metrics.jsonl``; without ``done`` (round 0) the test figures only."""
+    record: dict[str, Any] = {"round": number, "test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
+    if done is not None:
+        record |= {
+            "train_loss": done.train_loss,
+            "num_nodes": done.num_nodes,
+            "num_rejected": done.num_rejected,
+            "num_expired": done.num_expired,
+            "share_of_data": done.share_of_data,
+            "seconds": done.seconds,
+            "fit_seconds": done.fit_seconds,
+            "overhead_seconds": done.overhead_seconds,
+            "bytes_down": done.bytes_down,
+            "bytes_up": done.bytes_up,
+        }
+    return finite(record | {"best": best})
+
+
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """``record`` with None for numbers that JSON has no word for."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }

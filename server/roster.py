@@ -1,0 +1,139 @@
+"""Who may join, under which name and with which shard: pure rules, no network.
+
+One shard, one node. A node is its name together with its key, which it keeps over restarts: the
+same node coming back replaces its former self at once; another one claiming its name or its shard
+is told so.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from common import fleet_pb2 as pb
+from common.records import OWN_DATA
+from common.wire import PROTOCOL_VERSION
+from server.grids import Node
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
+KEY = re.compile(r"[0-9a-f]{32}")
+MAX_NODES = 10_000
+SHARD_GRACE_SECONDS = 600.0  # a shard whose node left is given to `--shard auto` only after this
+
+
+class Refused(ValueError):
+    """A node may not join; the text is the reason that it is told."""
+
+    def __init__(self, reason: str, retry: bool = False) -> None:
+        super().__init__(reason)
+        self.retry = retry
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node that has joined once in this server's life."""
+
+    node: Node
+    key: str
+    live: bool
+    left_at: float = 0.0  # seconds on this roster's clock
+
+
+class Roster:
+    """Names, keys and shards of all nodes seen, and which of them are here."""
+
+    def __init__(self, num_shards: int, max_own_examples: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._num_shards = num_shards
+        self._max_own_examples = max_own_examples
+        self._clock = clock
+        self._members: dict[str, Member] = {}
+
+    def admit(self, hello: pb.Hello, software_version: str = "") -> Node:
+        """Let a node in, or back in.
+
+        Raises:
+            Refused: another protocol version, a bad or taken name, a shard that is taken or does not exist.
+        """
+        if hello.protocol_version != PROTOCOL_VERSION:
+            raise Refused(
+                f"this server speaks protocol version {PROTOCOL_VERSION} (Fedge {software_version}), the node version"
+                f" {hello.protocol_version} (Fedge {hello.software_version:.20}): install the same Fedge on both"
+            )
+        if not NAME.fullmatch(hello.name) or not KEY.fullmatch(hello.key):
+            raise Refused("a node's name must be 1 to 63 of A-Z a-z 0-9 . _ - and its key 32 hexadecimal digits")
+        known = self._members.get(hello.name)
+        if known and known.live and known.key != hello.key:
+            raise Refused(f"the name {hello.name} is in use by another node: choose one with --name")
+        if known is None and len(self._members) >= MAX_NODES:
+            raise Refused(f"this server has {MAX_NODES} nodes already", retry=True)
+        own = known if known and known.key == hello.key else None
+        shard, own_examples = self._data(hello, own)
+        node = Node(node_id(hello.name), hello.name, shard, own_examples)
+        self._members[hello.name] = Member(node, hello.key, live=True)
+        return node
+
+    def leave(self, node: Node) -> None:
+        """The node's link is gone; its shard waits for it."""
+        member = self._members[node.name]
+        self._members[node.name] = replace(member, live=False, left_at=self._clock())
+
+    def live(self) -> list[Node]:
+        """Nodes that are here, in node order."""
+        return sorted((m.node for m in self._members.values() if m.live), key=lambda node: node.order)
+
+    def seen(self) -> list[Node]:
+        """All nodes that joined in this server's life."""
+        return [member.node for member in self._members.values()]
+
+    def _data(self, hello: pb.Hello, own: Member | None) -> tuple[int, int]:
+        kind = hello.WhichOneof("data")
+        if kind == "own_examples":
+            if not 1 <= hello.own_examples <= self._max_own_examples:
+                raise Refused(
+                    f"{hello.own_examples} examples of its own, this server takes 1 to {self._max_own_examples}"
+                    " (federation.max_own_examples)"
+                )
+            return OWN_DATA, hello.own_examples
+        if kind == "shard":
+            return self._asked(hello.shard, hello.name), 0
+        return self._any(own, hello.name), 0
+
+    def _asked(self, shard: int, name: str) -> int:
+        if shard >= self._num_shards:
+            divided = f"the training set is divided into {self._num_shards} shards, 0 to {self._num_shards - 1}"
+            raise Refused(f"shard {shard} does not exist: {divided}")
+        holder = self._holder(shard)
+        if holder and holder.live and holder.node.name != name:
+            free = [str(number) for number in range(self._num_shards) if not self._is_held(number)]
+            others = f" or one of: {', '.join(free[:10])}" if free else ""
+            raise Refused(f"shard {shard} is held by node {holder.node.name}: take another with --shard auto{others}")
+        return shard
+
+    def _any(self, own: Member | None, name: str) -> int:
+        if own and own.node.shard != OWN_DATA:
+            holder = self._holder(own.node.shard)
+            if holder is None or holder.node.name == name or not holder.live:
+                return own.node.shard
+        held = {shard: self._holder(shard) for shard in range(self._num_shards)}
+        for shard, holder in held.items():
+            if holder is None:
+                return shard
+        gone = sorted((m.left_at, shard) for shard, m in held.items() if m is not None and not m.live)
+        if gone and self._clock() - gone[0][0] >= SHARD_GRACE_SECONDS:
+            return gone[0][1]
+        raise Refused("every shard is held by another node", retry=True)
+
+    def _holder(self, shard: int) -> Member | None:
+        """Who holds the shard: a live node, else the one that left last."""
+        members = [m for m in self._members.values() if m.node.shard == shard]
+        return max(members, key=lambda m: (m.live, m.left_at), default=None)
+
+    def _is_held(self, shard: int) -> bool:
+        holder = self._holder(shard)
+        return holder is not None and holder.live
+
+
+def node_id(name: str) -> int:
+    """A node's id for Flower: positive, 63 bits, the same in every run."""
+    return (int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1) or 1

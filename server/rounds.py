@@ -1,0 +1,120 @@
+"""The round loop as a generator: cohort, tasks, screen, average. It knows nothing of logs or files."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from flwr.app import ConfigRecord, Message
+from flwr.serverapp.strategy import Strategy
+
+from common.models import State
+from common.records import OWN_DATA, to_record, to_state
+from server import strategies
+from server.grids import Answer, Node, NodeGrid
+from server.report import NodeReport, Round
+from server.screening import Rejected, Screen, Screened
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays the same in all rounds of a run."""
+
+    run: str
+    strategy: Strategy
+    screen: Screen
+    config: ConfigRecord  # of every task
+    deadline_seconds: float
+
+
+def rounds(
+    grid: NodeGrid, plan: Plan, state: State, numbers: Sequence[int], cohort: Callable[[int], Sequence[Node]]
+) -> Iterator[Round]:
+    """Train ``state`` for the rounds ``numbers``, yielding each when it is done.
+
+    Args:
+        grid: what carries tasks to nodes.
+        plan: how.
+        state: the global model before the first of these rounds.
+        numbers: consecutive round numbers, from 1.
+        cohort: waits for and chooses the nodes of a round, given its number.
+    """
+    for number in numbers:
+        done = _round(grid, plan, state, number, cohort(number))
+        state = done.state
+        yield done
+
+
+def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequence[Node]) -> Round:
+    nodes = {node.node_id: node for node in sorted(cohort, key=lambda node: node.order)}
+    messages = strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
+    start = time.monotonic()
+    answers = grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds)
+    checked, rejected = _screen(answers, nodes, plan.screen, state)
+    updates = [update for update in checked if update.node.node_id not in rejected]
+    replies: dict[int, Message] = {answer.node_id: answer.reply for answer in answers if answer.reply is not None}
+    if updates:
+        state = to_state(strategies.average(plan.strategy, number, updates, replies))
+    seconds = time.monotonic() - start
+    fit_seconds = max((update.fit_seconds for update in updates), default=0.0)
+    examples = sum(update.num_examples for update in updates)
+    by_node = {update.node.node_id: update for update in checked}
+    reports = [
+        _report(plan.run, number, nodes[a.node_id], a, by_node.get(a.node_id), rejected.get(a.node_id, ""))
+        for a in answers
+    ]
+    return Round(
+        number=number,
+        state=state,
+        reports=tuple(sorted(reports, key=lambda report: (report.shard, report.node))),
+        averaged=bool(updates),
+        train_loss=sum(u.train_loss * u.num_examples for u in updates) / examples if examples else math.nan,
+        share_of_data=_share(updates, plan.screen),
+        seconds=seconds,
+        fit_seconds=fit_seconds,
+        overhead_seconds=max(0.0, seconds - fit_seconds),
+        bytes_down=sum(answer.bytes_down for answer in answers),
+        bytes_up=sum(answer.bytes_up for answer in answers),
+    )
+
+
+def _screen(
+    answers: Sequence[Answer], nodes: dict[int, Node], screen: Screen, reference: State
+) -> tuple[list[Screened], dict[int, str]]:
+    """Updates that were sound in themselves, in node order, and ``{node_id: reason}`` of all rejected ones."""
+    updates: list[Screened] = []
+    rejected: dict[int, str] = {}
+    for answer in answers:
+        if answer.reply is None:
+            continue
+        try:
+            updates.append(screen.check(answer.reply, nodes[answer.node_id], reference))
+        except Rejected as reason:
+            rejected[answer.node_id] = str(reason)
+    rejected |= screen.compare(updates, reference)
+    return sorted(updates, key=lambda update: replace(update.node, shard=update.shard).order), rejected
+
+
+def _share(updates: Sequence[Screened], screen: Screen) -> float:
+    own = sum(update.num_examples for update in updates if update.shard == OWN_DATA)
+    return sum(update.num_examples for update in updates) / (sum(screen.shard_sizes) + own)
+
+
+def _report(run: str, number: int, node: Node, answer: Answer, update: Screened | None, rejected: str) -> NodeReport:
+    shard = update.shard if update else node.shard
+    return NodeReport(
+        task=f"{run}/{number}/{node.name}",
+        round=number,
+        node=node.name,
+        shard=shard,
+        examples=update.num_examples if update else 0,
+        sha256=update.sha256 if update else "",
+        verdict="rejected" if rejected else "accepted" if update else "expired",
+        reason=rejected or answer.reason,
+        train_loss=update.train_loss if update else math.nan,
+        fit_seconds=update.fit_seconds if update else 0.0,
+        seconds=answer.seconds,
+        bytes_down=answer.bytes_down,
+        bytes_up=answer.bytes_up,
+        threads=update.threads if update else 0,
+    )

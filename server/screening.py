@@ -1,0 +1,195 @@
+"""The screen in front of the strategy: an unusable update is set aside, and only that one.
+
+Flower's strategies trust their replies: one bad reply ends the run or poisons the model. Here each
+reply is checked alone against what was asked for; what passes is safe to average.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from common.errors import WireError
+from common.models import State
+from common.records import OWN_DATA, to_ndarray, to_state
+from server.grids import UNKNOWN_SHARD, Node
+from server.storage.checkpoint import weights_sha256
+
+MIN_TO_COMPARE = 3  # of two updates, nobody can say which is the odd one
+MAX_GROWTH = 1000.0  # times the global model's own length: no training goes that far in a round
+
+
+class Rejected(ValueError):
+    """An update is unusable; the text is the reason, for the ledger and for the node."""
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    """The metrics of an update, by their names in the record with ``_`` for ``-``."""
+
+    num_examples: int
+    train_loss: float
+    shard: int
+    fit_seconds: float
+    threads: int
+
+
+_METRICS = {"num-examples": int, "train-loss": float, "shard": int, "fit-seconds": float, "threads": int}
+
+
+@dataclass(frozen=True)
+class Screened:
+    """An update that may be averaged."""
+
+    node: Node
+    content: RecordDict  # "arrays" and "metrics", with just the keys that strategies need
+    num_examples: int
+    train_loss: float
+    shard: int
+    fit_seconds: float
+    threads: int
+    sha256: str
+    norm: float  # L2 distance from the global model
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What is known of honest updates before they come in."""
+
+    shard_sizes: Sequence[int]  # examples in every shard, by number
+    max_own_examples: int
+    max_norm_ratio: float  # 0: accept any length
+
+    def check(self, reply: Message, node: Node, reference: State) -> Screened:
+        """Check one reply against the task it answers.
+
+        Args:
+            reply: hostile until checked.
+            node: who sent it.
+            reference: the global model that was sent out.
+
+        Raises:
+            Rejected: with the reason.
+        """
+        if reply.has_error():
+            raise Rejected(f"the node could not train: {reply.error.reason:.500}")
+        if not reply.has_content():
+            raise Rejected("the reply is empty")
+        content = reply.content
+        if len(content.array_records) != 1 or len(content.metric_records) != 1 or content.config_records:
+            raise Rejected(
+                f"the reply holds {len(content.array_records)} array records and {len(content.metric_records)}"
+                " metric records, expected one of each and nothing else"
+            )
+        metrics = _checked_metrics(next(iter(content.metric_records.values())))
+        shard = self._checked_shard(metrics.shard, node)
+        num_examples = self._checked_examples(metrics.num_examples, shard, node)
+        arrays = _checked_arrays(next(iter(content.array_records.values())), reference)
+        state = to_state(arrays)
+        norm, limit = _distance(state, reference), MAX_GROWTH * max(1.0, _distance(reference))
+        if norm > limit:
+            raise Rejected(f"{norm:.3g} away from the global model, at most {limit:.3g} is accepted")
+        kept = MetricRecord({"num-examples": num_examples, "train-loss": metrics.train_loss})
+        return Screened(
+            node=node,
+            content=RecordDict({"arrays": arrays, "metrics": kept}),
+            num_examples=num_examples,
+            train_loss=metrics.train_loss,
+            shard=shard,
+            fit_seconds=metrics.fit_seconds,
+            threads=metrics.threads,
+            sha256=weights_sha256(state),
+            norm=norm,
+        )
+
+    def compare(self, updates: Sequence[Screened], reference: State) -> dict[int, str]:
+        """Hold the updates of one round, in order of arrival, against each other.
+
+        Returns:
+            ``{node_id: reason}`` of those to reject: a repeat of another node's update, or one far
+            longer than the cohort's lower median.
+        """
+        rejected: dict[int, str] = {}
+        unchanged = weights_sha256(reference)
+        first: dict[str, str] = {}
+        for update in updates:
+            earlier = first.setdefault(update.sha256, update.node.name)
+            if earlier != update.node.name and update.sha256 != unchanged:
+                rejected[update.node.node_id] = f"the same update as that of node {earlier}"
+        norms = [update.norm for update in updates if update.node.node_id not in rejected]
+        if self.max_norm_ratio and len(norms) >= MIN_TO_COMPARE:
+            limit = self.max_norm_ratio * median_low(norms)
+            for update in updates:
+                if update.norm > limit > 0 and update.node.node_id not in rejected:
+                    rejected[update.node.node_id] = (
+                        f"{update.norm:.3g} away from the global model, at most {limit:.3g}"
+                        f" ({self.max_norm_ratio:g} x the cohort's median) is accepted"
+                    )
+        return rejected
+
+    def _checked_shard(self, claimed: int, node: Node) -> int:
+        if node.shard not in (UNKNOWN_SHARD, claimed):
+            raise Rejected(f"the update is for shard {claimed}, the node holds shard {node.shard}")
+        if not OWN_DATA <= claimed < len(self.shard_sizes):
+            raise Rejected(f"shard {claimed} does not exist: there are {len(self.shard_sizes)}")
+        return claimed
+
+    def _checked_examples(self, claimed: int, shard: int, node: Node) -> int:
+        if shard == OWN_DATA:
+            most = min(node.own_examples, self.max_own_examples) if node.own_examples else self.max_own_examples
+        else:
+            most = self.shard_sizes[shard]
+        if not 1 <= claimed <= most:
+            raise Rejected(f"{claimed} examples, expected 1 to {most}")
+        return claimed
+
+
+def _checked_metrics(record: MetricRecord) -> "_Metrics":
+    if set(record) != set(_METRICS):
+        raise Rejected(f"metrics {_some(record)}, expected {_some(_METRICS)}")
+    values: dict[str, Any] = dict(record)
+    for key, kind in _METRICS.items():
+        if type(values[key]) is not kind:
+            raise Rejected(f"{key} is a {type(values[key]).__name__}, expected {kind.__name__}")
+        if not math.isfinite(values[key]):
+            raise Rejected(f"{key} is {values[key]}, expected a finite number")
+    metrics = _Metrics(**{key.replace("-", "_"): value for key, value in values.items()})
+    if metrics.fit_seconds < 0 or metrics.threads < 1:
+        raise Rejected(f"{metrics.fit_seconds:g} s with {metrics.threads} threads is no training")
+    return metrics
+
+
+def _checked_arrays(record: ArrayRecord, reference: State) -> ArrayRecord:
+    if set(record) != set(reference):
+        raise Rejected(f"tensors {_some(record)}, expected {_some(reference)}")
+    for name, expected in reference.items():
+        array = record[name]
+        if array.shape != tuple(expected.shape):
+            raise Rejected(f"{name} has shape {array.shape!r:.60}, expected {tuple(expected.shape)}")
+        if array.dtype != "float32":
+            raise Rejected(f"{name} has dtype {array.dtype!r:.20}, expected 'float32'")
+        try:
+            values = to_ndarray(name, array)
+        except WireError as error:
+            raise Rejected(str(error)) from None
+        if not np.isfinite(values).all():
+            raise Rejected(f"{name} holds values that are not finite")
+    return ArrayRecord({name: record[name] for name in reference})
+
+
+def _distance(state: State, origin: State | None = None) -> float:
+    """L2 distance in float64, from zero without ``origin``."""
+    squares = (
+        float((value.double() - (origin[name].double() if origin else 0.0)).square().sum())
+        for name, value in state.items()
+    )
+    return math.sqrt(sum(squares))
+
+
+def _some(names: Mapping[str, object]) -> str:
+    listed = ", ".join(str(name)[:40] for name in list(names)[:6])
+    return f"{len(names)} ({listed}{', …' if len(names) > 6 else ''})"

@@ -1,0 +1,98 @@
+"""One node's stream as the server sees it: what waits to be sent, and when the node was last heard."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from common import fleet_pb2 as pb
+from server.grids import Node
+
+MAX_WAITING = 64  # messages; a node that reads so slowly that this many wait is gone
+
+
+class Session:
+    """A joined node's link, used from the link's thread alone."""
+
+    def __init__(self, node: Node, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+        self.node = node
+        self._stream = stream
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._last_heard = time.monotonic()
+        self._cancelled = ""  # a task the node was told to drop and has not dropped yet
+
+    @property
+    def free(self) -> bool:
+        """Whether the node can take a task: it may be here and yet hang in a cancelled one."""
+        return not self._cancelled
+
+    @property
+    def silent_seconds(self) -> float:
+        """Time since the node was last heard."""
+        return time.monotonic() - self._last_heard
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return self._outbox.empty()
+
+    def send(self, message: pb.ToNode | bytes) -> None:
+        """Queue a message."""
+        if self._outbox.qsize() >= MAX_WAITING:
+            self.end("it does not read what it is sent")
+            return
+        self._outbox.put_nowait(message if isinstance(message, bytes) else message.SerializeToString())
+
+    def cancel(self, task: str, reason: str) -> None:
+        """Tell the node to drop a task; until it says that it has, it is not free."""
+        self._cancelled = task
+        self.send(pb.ToNode(cancel=pb.Cancel(task=task, reason=reason)))
+
+    def works_on(self, task: str) -> None:
+        """The node says what it works on ('' = nothing)."""
+        if task != self._cancelled:
+            self._cancelled = ""
+
+    def finish(self, farewell: pb.Farewell) -> None:
+        """Send what waits, then a farewell, then close."""
+        self.send(pb.ToNode(farewell=farewell))
+        self._outbox.put_nowait(None)
+
+    def end(self, reason: str) -> None:
+        """Close now."""
+        if not self._over.done():
+            self._over.set_result(reason)
+
+    async def run(self, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
+        """Carry messages until the link ends; returns why it did."""
+        tasks = [asyncio.create_task(self._read(handle)), asyncio.create_task(self._write())]
+        try:
+            done, _ = await asyncio.wait([*tasks, self._over], return_when=asyncio.FIRST_COMPLETED)
+            first = self._over if self._over in done else next(iter(done))
+            return first.result() if not first.exception() else "its link broke"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
+        while True:
+            raw: Any = await self._stream.read()
+            if not isinstance(raw, bytes):
+                return "it closed its link"
+            self._last_heard = time.monotonic()
+            try:
+                message = pb.FromNode.FromString(raw)
+            except DecodeError:
+                return "it sent bytes that are no message"
+            if reason := handle(self, message, len(raw)):
+                return reason
+
+    async def _write(self) -> str:
+        while (message := await self._outbox.get()) is not None:
+            await self._stream.write(message)
+        return "the server said farewell"

@@ -1,0 +1,1 @@
+"""Where a finished round goes: the run directory, its checkpoints and TensorBoard."""

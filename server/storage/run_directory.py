@@ -1,0 +1,319 @@
+"""The run directory: where every finished round goes, and where a run is found again.
+
+A round is written in this order: the logs (synced), ``last.pt`` — from here on the round counts —
+and, when it is the best so far, ``best.pt`` and ``best.json``. What a kill in between leaves is
+mended by ``open_existing``: it cuts the logs back and writes ``best.*`` anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import secrets
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from common.errors import RunDirectoryError, RunFailed
+from common.models import State
+from common.preprocessing import Preprocessing
+from common.settings import Settings
+from common.training import Evaluation
+from server.report import Round, finite, metrics_record
+from server.storage import checkpoint as checkpoints
+from server.storage.checkpoint import Best, Checkpoint, Plain, own_copy, to_bytes, weights_sha256
+from server.storage.durable import (
+    append,
+    cut,
+    give_second_name,
+    read_json_lines,
+    remove_leftovers,
+    sync_folder,
+    to_json_lines,
+    write_atomically,
+)
+from server.storage.folders import hold, make
+from server.storage.log import run_log
+from server.storage.settings import FILE as SETTINGS
+from server.storage.settings import check_same, read_settings, write_settings
+
+METRICS, LEDGER = "metrics.jsonl", "ledger.jsonl"
+BEST, BEST_FACTS = "best.pt", "best.json"
+TENSORBOARD = "tensorboard"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class RunDirectory:
+    """One run on disk, held by this process until ``close``. A context manager.
+
+    Attributes:
+        path: the directory.
+        settings: what the run was asked for.
+        checkpoint: the last round that is saved; None before round 0.
+        notices: sentences for a person about what was mended on opening.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        """Lock ``path``, which exists, and open its log. Use ``create`` or ``open_existing``."""
+        self.path = path
+        self.settings = settings
+        self.checkpoint: Checkpoint | None = None
+        self.notices: list[str] = []
+        self._run_id = secrets.token_hex(8)
+        self._held = contextlib.ExitStack()
+        try:
+            self._held.callback(hold(path).release)
+            self._held.enter_context(run_log(path / "run.log"))
+        except OSError as error:
+            self._held.close()
+            raise RunDirectoryError(
+                f"cannot write in run directory {path}: {error.strerror}; choose another folder with --out"
+            ) from None
+
+    @classmethod
+    def create(cls, out: Path, name: str, settings: Settings, now: datetime | None = None) -> Self:
+        """Make ``out/name``; an empty ``name`` becomes the date and time.
+
+        Raises:
+            RunDirectoryError: the name is taken, or the directory cannot be made.
+        """
+        path = None
+        try:
+            path = make(out, name, now or datetime.now().astimezone())
+            write_settings(path, settings)
+            sync_folder(out)
+        except OSError as error:
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            raise RunDirectoryError(
+                f"cannot make a run directory in {out}: {error.strerror}; choose another folder with --out"
+            ) from None
+        return cls(path, settings)
+
+    @classmethod
+    def open_existing(cls, path: Path) -> Self:
+        """Open a run to go on with it: unfinished business of a killed server is undone or completed.
+
+        Raises:
+            RunDirectoryError: it is no run directory, in use, without a usable checkpoint, or cannot be written.
+            SettingsError: its settings.yaml was edited into something invalid.
+        """
+        run = cls(path, read_settings(path))
+        try:
+            run._recover()
+        except OSError as error:
+            run.close()
+            raise RunDirectoryError(f"cannot mend run directory {path}: {error.strerror}") from None
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @property
+    def run_id(self) -> str:
+        """16 hex digits, the same after every resume."""
+        return self._run_id
+
+    @property
+    def best(self) -> Best | None:
+        """The best round so far: higher accuracy, then lower loss, then the earlier one."""
+        return self.checkpoint.best if self.checkpoint else None
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The objects of ``metrics.jsonl``, one a round from round 0."""
+        return read_json_lines(self.path / METRICS)
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder for TensorBoard."""
+        return self.path / TENSORBOARD
+
+    def continue_with(self, settings: Settings) -> None:
+        """Go on with ``settings``, which may differ in what does not change the learning; more rounds are welcome.
+
+        Raises:
+            SettingsError: they would change what is learned, or ask for fewer rounds than are done.
+            RunDirectoryError: the run is finished and no more rounds are asked for.
+            RunFailed: ``settings.yaml`` cannot be written.
+        """
+        last = self._last()
+        check_same(self.settings, settings, last.round)
+        if last.finished and settings.federation.rounds <= last.rounds_total:
+            raise RunDirectoryError(
+                f"{self.path} is finished: {last.round} of {last.rounds_total} rounds are done,"
+                f" so there is nothing to resume; ask for more with --rounds"
+            )
+        with self._saying(SETTINGS):
+            write_settings(self.path, settings)
+        self.settings = settings
+
+    def begin(self, state: State, evaluation: Evaluation) -> None:
+        """Save round 0: the untrained model.
+
+        Raises:
+            RunFailed: it cannot be written.
+        """
+        self._save(0, state, evaluation, None, {}, {}, {})
+
+    def commit(
+        self,
+        done: Round,
+        evaluation: Evaluation,
+        strategy_state: Mapping[str, Plain] | None = None,
+        random_states: Mapping[str, Plain] | None = None,
+        counters: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Save a finished round; True if its model is the best so far.
+
+        Raises:
+            RunFailed: something cannot be written; the text says which round is the last that is saved.
+        """
+        return self._save(
+            done.number, done.state, evaluation, done, strategy_state or {}, random_states or {}, counters or {}
+        )
+
+    def finish(self) -> None:
+        """Save that no further round is wanted.
+
+        Raises:
+            RunFailed: it cannot be written.
+        """
+        self._commit(replace(self._last(), finished=True, rounds_total=self.settings.federation.rounds))
+
+    def close(self) -> None:
+        """Close the log and let others open the run."""
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        """Held already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; a run that failed before round 0 was saved leaves nothing behind, not even its name."""
+        if error is not None and self.checkpoint is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+    def _save(
+        self,
+        number: int,
+        state: State,
+        evaluation: Evaluation,
+        done: Round | None,
+        strategy_state: Mapping[str, Plain],
+        random_states: Mapping[str, Plain],
+        counters: Mapping[str, int],
+    ) -> bool:
+        own = own_copy(state)
+        is_best = _is_better(evaluation, self.best)
+        if is_best or self.checkpoint is None:
+            best, best_state = Best(number, evaluation.accuracy, evaluation.loss, weights_sha256(own)), own
+        else:
+            best, best_state = self.checkpoint.best, self.checkpoint.best_state
+        ledger = [report.ledger_record() for report in done.reports] if done else []
+        offsets = {
+            LEDGER: self._append(LEDGER, ledger),
+            METRICS: self._append(METRICS, [metrics_record(number, evaluation, done, is_best)]),
+        }
+        self._commit(
+            Checkpoint(
+                run_id=self._run_id,
+                round=number,
+                rounds_total=self.settings.federation.rounds,
+                finished=False,
+                state=own,
+                best_state=best_state,
+                best=best,
+                strategy_state=dict(strategy_state),
+                random_states=dict(random_states),
+                counters=dict(counters),
+                offsets=offsets,
+            )
+        )
+        if is_best:
+            self._write_best()
+        return is_best
+
+    def _append(self, name: str, records: list[dict[str, Any]]) -> int:
+        offset = self.checkpoint.offsets.get(name, 0) if self.checkpoint else 0
+        with self._saying(name):
+            return append(self.path / name, offset, to_json_lines(records))
+
+    def _commit(self, checkpoint: Checkpoint) -> None:
+        with self._saying(checkpoints.LAST):
+            checkpoints.save(self.path, checkpoint)
+        self.checkpoint = checkpoint
+
+    def _write_best(self) -> None:
+        with self._saying(BEST):
+            write_atomically(self.path / BEST, to_bytes(self._last().best_state))
+        with self._saying(BEST_FACTS):
+            write_atomically(self.path / BEST_FACTS, self._best_facts())
+
+    def _best_facts(self) -> bytes:
+        settings = self.settings
+        facts = finite(asdict(self._last().best)) | {
+            "model": settings.model.name,
+            "preprocessing": Preprocessing.of(settings.model, settings.preprocessing).description(),
+        }
+        return json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n"
+
+    def _recover(self) -> None:
+        remove_leftovers(self.path)
+        self.checkpoint, notice = checkpoints.load_last(self.path)
+        self._run_id = self.checkpoint.run_id
+        if notice:
+            self.notices.append(notice)
+            # The next save keeps last.pt as last.prev.pt: it must not be the damaged one.
+            give_second_name(self.path / checkpoints.FORMER, self.path / checkpoints.LAST)
+        for name, offset in self.checkpoint.offsets.items():
+            end = self.checkpoint.offsets[name] = cut(self.path / name, offset)
+            if end < offset:
+                self.notices.append(f"{self.path / name} lost {offset - end} of its {offset} bytes; the run goes on")
+        if not self._best_is_written():
+            self.notices.append(f"{self.path / BEST} was not of round {self.checkpoint.best.round}: written anew")
+            self._write_best()
+
+    def _best_is_written(self) -> bool:
+        state = checkpoints.load_state(self.path / BEST)
+        facts = self.path / BEST_FACTS
+        return (
+            state is not None
+            and weights_sha256(state) == self._last().best.sha256
+            and facts.is_file()
+            and facts.read_bytes() == self._best_facts()
+        )
+
+    def _last(self) -> Checkpoint:
+        assert self.checkpoint is not None, "round 0 is saved first"
+        return self.checkpoint
+
+    @contextlib.contextmanager
+    def _saying(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            cure = "free space" if error.errno in _NO_SPACE else "mend that"
+            problem = f"cannot write {self.path / name}: {error.strerror}"
+            if self.checkpoint is None:
+                raise RunFailed(f"{problem}; nothing is saved yet\n{cure} and start again") from None
+            raise RunFailed(
+                f"{problem}; the run is saved up to round {self.checkpoint.round}\n"
+                f"{cure} and continue with: python -m server --resume {shlex.quote(str(self.path))}"
+            ) from None
+
+
+def _is_better(evaluation: Evaluation, best: Best | None) -> bool:
+    if best is None:
+        return True
+    return (evaluation.accuracy, -evaluation.loss) > (best.accuracy, -best.loss)

@@ -1,0 +1,119 @@
+"""TensorBoard's event files: one point a round, complete on disk when ``write`` returns.
+
+TensorBoard's own writers put events into a queue for a thread; on a full disk that thread prints a
+traceback and the next flush raises or waits. Here records are appended in the caller's thread. The
+same figures are in ``metrics.jsonl`` and ``ledger.jsonl``, so a failure here is a warning, not the
+end of a run: what was not written is kept and written with the next round.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+from common.training import Evaluation
+from server.report import Round
+from server.storage.durable import append
+
+PREFIX = "events.out.tfevents."
+FILE_VERSION = "brain.Event:2"
+_LOG = logging.getLogger(__name__)
+
+
+class TensorBoardWriter:
+    """Writes the points of a run into ``folder``, each step once, also over resumes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int = 0,
+        warn: Callable[[str], None] = _LOG.warning,
+    ) -> None:
+        """Nothing is written before the first ``write``.
+
+        Args:
+            folder: made when it is needed.
+            first_step: the first round that will be written, 0..; points of a killed server from there on are hidden.
+            warn: told, once per series of failures, that points could not be written yet.
+        """
+        self._folder = folder
+        self._warn = warn
+        self._file: Path | None = None
+        self._end = 0
+        self._is_failing = False
+        self._pending = _record(Event(wall_time=time.time(), file_version=FILE_VERSION))
+        if first_step > 0:
+            start = SessionLog(status=SessionLog.START)
+            self._pending += _record(Event(wall_time=time.time(), step=first_step, session_log=start))
+
+    def write(self, number: int, evaluation: Evaluation, done: Round | None = None) -> None:
+        """Write the points of round ``number``; without ``done`` (round 0) the test figures only."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _points(evaluation, done)]
+        self._pending += _record(Event(wall_time=time.time(), step=number, summary=Summary(value=values)))
+        self._flush()
+
+    def close(self) -> None:
+        """Try once more to write what could not be written."""
+        if self._is_failing:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            if self._file is None:
+                self._folder.mkdir(exist_ok=True)
+                self._file = _next_file(self._folder)
+            self._end = append(self._file, self._end, self._pending)
+        except OSError as error:
+            if not self._is_failing:
+                self._warn(
+                    f"cannot write {self._folder}: {error.strerror}; the run goes on, and its figures are in"
+                    f" metrics.jsonl"
+                )
+            self._is_failing = True
+        else:
+            self._pending = b""
+            self._is_failing = False
+
+
+def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, float]]:
+    yield "test/loss", evaluation.loss
+    yield "test/accuracy", evaluation.accuracy
+    if done is None:
+        return
+    if math.isfinite(done.train_loss):
+        yield "train/loss", done.train_loss
+    yield "round/seconds", done.seconds
+    yield "round/overhead_seconds", done.overhead_seconds
+    yield "round/nodes", done.num_nodes
+    yield "round/rejected", done.num_rejected
+    yield "link/bytes_up", done.bytes_up
+    yield "link/bytes_down", done.bytes_down
+    for report in done.reports:
+        if report.verdict == "accepted":  # what a rejected update says of itself means nothing
+            yield f"node/{report.node}/train_loss", report.train_loss
+            yield f"node/{report.node}/examples", report.examples
+            yield f"node/{report.node}/seconds", report.seconds
+
+
+def _record(event: Event) -> bytes:
+    buffer = BytesIO()
+    RecordWriter(buffer).write(event.SerializeToString())
+    return buffer.getvalue()
+
+
+def _next_file(folder: Path) -> Path:
+    """A new event file that sorts after all others: TensorBoard reads them in the order of their names."""
+    stamps = [int(path.name.removeprefix(PREFIX)[:10]) for path in folder.glob(f"{PREFIX}{'[0-9]' * 10}.*")]
+    # After a reboot without a network the clock of a Pi may be behind its last file.
+    stamp = max([int(time.time()), *(former + 1 for former in stamps)])
+    return folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}.0"
