@@ -1,0 +1,140 @@
+"""Rule: every finished round is saved and told to its nodes; a run that cannot go on ends with all it learned."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+
+from common import models
+from common.errors import Interrupted, RunFailed
+from common.models import State
+from common.records import to_state
+from common.settings import Settings, load
+from server.app import conduct
+from server.console import make_console
+from server.stopping import StopRequest
+from server.storage.run_directory import RunDirectory
+from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, update_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def settings_of(**changes: Any) -> Settings:
+    values = {"data.num_shards": 600, "federation.clients": 1, "federation.wait_seconds": 0.01, "federation.rounds": 2}
+    return load(("the test", values | {key.replace("_", ".", 1): value for key, value in changes.items()}))
+
+
+def learned(message: Message, shard: int = 0) -> Content:
+    """The model that came, its last bias a little larger."""
+    state: State = to_state(message.content.array_records["arrays"])
+    return update_of(state | {"fc3.bias": state["fc3.bias"] + 0.001}, shard)
+
+
+def says(text: str) -> Script:
+    return lambda _: text
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Iterator[Any]:
+    """Makes run directories, and closes them."""
+    runs = []
+
+    def make(settings: Settings) -> RunDirectory:
+        runs.append(RunDirectory.create(tmp_path, "run", settings))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.close()
+
+
+def story(run: RunDirectory, grid: ScriptedGrid, stop: StopRequest | None = None) -> None:
+    with make_console(quiet=True, json=False) as console:
+        conduct(run, grid, console, stop or StopRequest())
+
+
+def lines(run: RunDirectory, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.path / name).read_text().splitlines()]
+
+
+def test_every_round_is_saved_and_told(new_run: Any) -> None:
+    run, grid = new_run(settings_of()), ScriptedGrid({NODES[1]: says("its link broke"), NODES[0]: learned})
+    story(run, grid)
+    task = f"{run.run_id}/{{}}/node-{{}}"
+    assert grid.tape == [
+        f"{run.run_id}/1 within 600 s -> node-0, node-1",
+        f"{task.format(1, 0)} accepted",
+        f"{task.format(1, 1)} expired",
+        f"{run.run_id}/2 within 600 s -> node-0, node-1",
+        f"{task.format(2, 0)} accepted",
+        f"{task.format(2, 1)} expired",
+    ]
+    assert [line["round"] for line in lines(run, "metrics.jsonl")] == [0, 1, 2]
+    assert [(line["round"], line["verdict"]) for line in lines(run, "ledger.jsonl")] == [
+        (1, "accepted"),
+        (1, "expired"),
+        (2, "accepted"),
+        (2, "expired"),
+    ]
+    assert run.checkpoint.round == 2
+    start = models.initial_state("lenet5", run.settings.run.seed)
+    assert run.checkpoint.state["fc3.bias"].tolist() == (start["fc3.bias"] + 0.001 + 0.001).tolist()
+
+
+def test_rounds_in_a_row_without_a_usable_update_end_the_run(new_run: Any) -> None:
+    run = new_run(settings_of(federation_rounds=9, federation_max_failed_rounds=2))
+    with pytest.raises(RunFailed) as error:
+        story(run, ScriptedGrid({NODES[0]: says("no update within 600 s")}))
+    assert str(error.value) == (
+        "2 rounds in a row had no usable update (node-0: no update within 600 s);"
+        f" all that was learned is in {run.path}"
+    )
+    assert run.checkpoint.round == 2
+    assert [line["num_nodes"] for line in lines(run, "metrics.jsonl")[1:]] == [0, 0]
+    accuracies = {line["test_accuracy"] for line in lines(run, "metrics.jsonl")}
+    assert len(accuracies) == 1  # the model was kept
+
+
+def test_a_usable_update_in_between_begins_the_count_anew(new_run: Any) -> None:
+    answers = iter([True, False, True])  # whether the node is lost, round by round
+    grid = ScriptedGrid({NODES[0]: lambda message: "its link broke" if next(answers) else learned(message)})
+    run = new_run(settings_of(federation_rounds=3, federation_max_failed_rounds=2))
+    story(run, grid)
+    assert [line["num_expired"] for line in lines(run, "metrics.jsonl")[1:]] == [1, 0, 1]
+
+
+def test_a_stop_ends_the_run_after_its_round_is_saved(new_run: Any) -> None:
+    stop = StopRequest()
+
+    def stopping(message: Message) -> Content:
+        stop.requested = True
+        return learned(message)
+
+    run = new_run(settings_of())
+    with pytest.raises(Interrupted, match="round 1 is saved"):
+        story(run, ScriptedGrid({NODES[0]: stopping}), stop)
+    assert run.checkpoint.round == 1
+
+
+def test_a_stop_in_the_last_round_does_not_spoil_the_run(new_run: Any) -> None:
+    stop = StopRequest()
+
+    def stopping(message: Message) -> Content:
+        stop.requested = True
+        return learned(message)
+
+    run = new_run(settings_of(federation_rounds=1))
+    story(run, ScriptedGrid({NODES[0]: stopping}), stop)
+    assert run.checkpoint.round == 1
+
+
+def test_too_few_nodes_fail_the_run_after_round_0_is_saved(new_run: Any) -> None:
+    run = new_run(settings_of(federation_clients=3))
+    grid = ScriptedGrid({NODES[0]: learned})
+    with pytest.raises(RunFailed, match=r"only 1 of 3 nodes came within 0\.01 s"):
+        story(run, grid)
+    assert run.checkpoint.round == 0
+    assert all(line.startswith("wait") for line in grid.tape)

@@ -1,0 +1,282 @@
+"""Rule: a task is issued at least once, an update counted at most once, and every task ends with one answer."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from flwr.app import Message
+
+from client.link import Link
+from common import fleet_pb2 as pb
+from common.wire import to_update
+from server.fleet import Fleet
+from server.grids import Answer, Node, Verdict
+from server.roster import node_id
+from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
+from tests.scripted_grid import task_message, toy_state, update_of
+
+A, B = Node(node_id("a"), "a", 0), Node(node_id("b"), "b", 1)
+NOT_OPEN = "this task is not open (any more)"
+IN_ALREADY = "an update for it is in already"
+
+
+@pytest.fixture
+def diary() -> Diary:
+    return Diary()
+
+
+@pytest.fixture
+def fleet(diary: Diary) -> Iterator[Fleet]:
+    with fleet_with(diary, link_settings()) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def aside() -> Iterator[ThreadPoolExecutor]:
+    """Where an exchange waits while the test plays its nodes."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@contextmanager
+def joined(fleet: Fleet, name: str, shard: int) -> Iterator[BareNode]:
+    with BareNode(fleet.port) as node:
+        node.say(pb.FromNode(hello=hello(name, shard=shard)))
+        assert node.hear("welcome").shard == shard
+        yield node
+
+
+def exchange(
+    aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], seconds: float = 60.0
+) -> Future[list[Answer]]:
+    shared = task_message(nodes[0], toy_state(1.0)).content
+    messages = [Message(shared, node.node_id, "train") for node in nodes]
+    return aside.submit(fleet.exchange, "run/1", messages, seconds)
+
+
+def update(task: str, value: float, shard: int = 0) -> pb.FromNode:
+    reply = Message(update_of(toy_state(value), shard), reply_to=task_message())
+    return pb.FromNode(update=to_update(reply, task))
+
+
+def bias(answer: Answer) -> float:
+    assert answer.reply is not None
+    return float(answer.reply.content.array_records["arrays"]["bias"].numpy()[0])
+
+
+def test_task_progress_update_verdict(fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as node:
+        answers = exchange(aside, fleet, [A])
+        task = node.hear("task")
+        assert (task.task, task.type) == ("run/1/a", "train")
+        assert 0 < task.deadline_seconds <= 60
+        assert len(task.weights.buffer) == MODEL_BYTES
+        node.say(pb.FromNode(progress=pb.Progress(task="run/1/a", fraction=0.25)))
+        diary.wait("a 25%")
+        node.say(update("run/1/a", 2.0))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert (answer.node_id, answer.reason, bias(answer)) == (A.node_id, "", 2.0)
+        assert answer.bytes_up == len(update("run/1/a", 2.0).SerializeToString())
+        assert answer.bytes_down >= MODEL_BYTES
+        assert answer.seconds > 0
+        fleet.settle([Verdict(A.node_id, "run/1/a", "rejected", "too long"), Verdict(9, "run/1/x", "expired", "")])
+        assert node.hear("verdict") == pb.Verdict(task="run/1/a", verdict="rejected", reason="too long")
+    diary.wait("a left")
+    assert diary.lines[:3] == ["a joined with 0", "a 25%", "a delivered"]
+
+
+@pytest.mark.parametrize(("fraction", "shown"), [(-3.0, "a 0%"), (7.0, "a 100%")])
+def test_progress_is_shown_within_its_bounds(
+    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor, fraction: float, shown: str
+) -> None:
+    with joined(fleet, "a", 0) as node:
+        answers = exchange(aside, fleet, [A])
+        node.hear("task")
+        node.say(pb.FromNode(progress=pb.Progress(task="run/9/somebody-else", fraction=0.5)))
+        node.say(pb.FromNode(progress=pb.Progress(task="run/1/a", fraction=fraction)))
+        diary.wait(shown)
+        node.say(update("run/1/a", 2.0))
+        answers.result(PATIENCE_SECONDS)
+    diary.wait("a left")
+    assert diary.lines[:3] == ["a joined with 0", shown, "a delivered"]
+
+
+def test_an_error_is_an_answer(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as node:
+        answers = exchange(aside, fleet, [A])
+        node.hear("task")
+        node.say(pb.FromNode(update=pb.Update(task="run/1/a", error="out of memory")))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert answer.reply is not None
+        assert answer.reply.error.reason == "out of memory"
+
+
+def test_an_update_for_another_nodes_task_is_not_counted(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as honest, joined(fleet, "b", 1) as thief:
+        answers = exchange(aside, fleet, [A])
+        honest.hear("task")
+        thief.say(update("run/1/a", 9.0))
+        assert thief.hear("verdict") == pb.Verdict(task="run/1/a", verdict="expired", reason=NOT_OPEN)
+        honest.say(update("run/1/a", 2.0))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert bias(answer) == 2.0
+
+
+def test_an_update_that_comes_twice_counts_once(fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
+        answers = exchange(aside, fleet, [A, B])
+        first.hear("task")
+        second.hear("task")
+        first.say(update("run/1/a", 2.0))
+        first.say(update("run/1/a", 3.0))
+        assert first.hear("verdict") == pb.Verdict(task="run/1/a", verdict="expired", reason=IN_ALREADY)
+        second.say(update("run/1/b", 4.0, shard=1))
+        found = {answer.node_id: bias(answer) for answer in answers.result(PATIENCE_SECONDS)}
+        assert found == {A.node_id: 2.0, B.node_id: 4.0}
+        first.say(update("run/1/a", 5.0))
+        assert first.hear("verdict") == pb.Verdict(task="run/1/a", verdict="expired", reason=NOT_OPEN)
+    diary.wait("a left")
+    assert diary.lines.count("a delivered") == 1
+
+
+def test_an_update_nobody_asked_for_is_not_counted(fleet: Fleet, diary: Diary) -> None:
+    with joined(fleet, "a", 0) as node:
+        node.say(update("x" * 300, 2.0))
+        assert node.hear("verdict") == pb.Verdict(task="x" * 200, verdict="expired", reason=NOT_OPEN)
+        assert fleet.nodes() == [A]
+    diary.wait("a left")
+    assert "a delivered" not in diary.lines
+
+
+def test_a_node_that_is_back_in_the_round_gets_its_task_again(
+    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor
+) -> None:
+    with joined(fleet, "a", 0) as before:
+        answers = exchange(aside, fleet, [A])
+        first = before.hear("task")
+    diary.wait("a left: it")
+    with joined(fleet, "a", 0) as back:
+        again = back.hear("task")
+        assert (again.task, again.weights) == (first.task, first.weights)
+        assert again.deadline_seconds < first.deadline_seconds
+        back.say(update("run/1/a", 2.0))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert bias(answer) == 2.0
+        assert answer.bytes_down >= 2 * MODEL_BYTES
+
+
+def test_a_node_that_joins_anew_before_its_old_link_is_missed_gets_its_task_again(
+    fleet: Fleet, aside: ThreadPoolExecutor
+) -> None:
+    with joined(fleet, "a", 0) as former:
+        answers = exchange(aside, fleet, [A])
+        former.hear("task")
+        with joined(fleet, "a", 0) as now:
+            assert now.hear("task").task == "run/1/a"
+            now.say(update("run/1/a", 2.0))
+            assert bias(answers.result(PATIENCE_SECONDS)[0]) == 2.0
+
+
+def test_a_node_that_is_gone_for_good_expires(diary: Diary, aside: ThreadPoolExecutor) -> None:
+    with fleet_with(diary, link_settings(federation_rejoin_seconds=0.2)) as fleet:
+        with joined(fleet, "a", 0) as node:
+            answers = exchange(aside, fleet, [A])
+            node.hear("task")
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert answer.reply is None
+        assert answer.reason.endswith(", and it was not back within 0.2 s")
+
+
+def test_a_node_that_said_farewell_expires_with_its_word(diary: Diary, aside: ThreadPoolExecutor) -> None:
+    with fleet_with(diary, link_settings(federation_rejoin_seconds=0)) as fleet, joined(fleet, "a", 0) as node:
+        answers = exchange(aside, fleet, [A])
+        node.hear("task")
+        node.say(pb.FromNode(farewell=pb.Farewell(reason="it was stopped")))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert answer.reason == "it was stopped, and it was not back within 0 s"
+
+
+def test_a_node_that_left_before_the_round_expires(diary: Diary, aside: ThreadPoolExecutor) -> None:
+    with fleet_with(diary, link_settings(federation_rejoin_seconds=0)) as fleet:
+        with joined(fleet, "a", 0):
+            pass
+        diary.wait("a left: it")
+        (answer,) = exchange(aside, fleet, [A]).result(PATIENCE_SECONDS)
+        assert (answer.reason, answer.bytes_down) == ("it left, and it was not back within 0 s", 0)
+
+
+def test_who_is_late_expires_is_told_and_gets_no_work_until_free(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as punctual, joined(fleet, "b", 1) as late:
+        answers = exchange(aside, fleet, [A, B], seconds=2.0)
+        assert [node.hear("task").task for node in (punctual, late)] == ["run/1/a", "run/1/b"]
+        late.say(pb.FromNode(progress=pb.Progress(task="run/1/b", fraction=0.1)))
+        punctual.say(update("run/1/a", 2.0))
+        first, second = answers.result(PATIENCE_SECONDS)
+        assert bias(first) == 2.0
+        assert (second.node_id, second.reply, second.reason) == (B.node_id, None, "no update within 2 s")
+        assert late.hear("cancel") == pb.Cancel(task="run/1/b", reason="the round's time is up")
+        assert fleet.nodes() == [A]
+
+        late.say(pb.FromNode(progress=pb.Progress(task="run/1/b", fraction=0.2)))  # it hangs in the old task
+        late.say(update("run/1/x", 2.0))  # any update says that it works no more
+        assert late.hear("verdict").reason == NOT_OPEN
+        assert fleet.nodes() == [A, B]
+
+
+def test_a_node_that_drops_a_cancelled_task_is_free(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    with Link("127.0.0.1", fleet.port, hello("a", shard=0)) as link:
+        assert isinstance(link.receive(PATIENCE_SECONDS), pb.Welcome)
+        answers = exchange(aside, fleet, [A], seconds=0.3)
+        assert isinstance(link.receive(PATIENCE_SECONDS), pb.Task)
+        link.works_on("run/1/a", 0.5)
+        assert answers.result(PATIENCE_SECONDS)[0].reason == "no update within 0.3 s"
+        until(lambda: "run/1/a" in link.cancelled)
+        assert fleet.nodes() == []
+        link.works_on("", 0.0)
+        until(lambda: fleet.nodes() == [A])
+
+
+def test_a_late_update_is_not_counted_in_the_next_round(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as node:
+        exchange(aside, fleet, [A], seconds=0.05).result(PATIENCE_SECONDS)
+        node.hear("task")
+        node.hear("cancel")
+        shared = [task_message(A, toy_state(1.0))]
+        answers = aside.submit(fleet.exchange, "run/2", shared, 60.0)
+        assert node.hear("task").task == "run/2/a"
+        node.say(update("run/1/a", 9.0))
+        assert node.hear("verdict").reason == NOT_OPEN
+        node.say(update("run/2/a", 2.0))
+        assert bias(answers.result(PATIENCE_SECONDS)[0]) == 2.0
+
+
+def test_an_oversize_update_is_refused_and_costs_nobody_else(diary: Diary, aside: ThreadPoolExecutor) -> None:
+    settings = link_settings(federation_rejoin_seconds=0)
+    with fleet_with(diary, settings) as fleet, joined(fleet, "a", 0) as honest, joined(fleet, "b", 1) as greedy:
+        answers = exchange(aside, fleet, [A, B])
+        honest.hear("task")
+        greedy.hear("task")
+        huge = update("run/1/b", 2.0, shard=1)
+        huge.update.weights.buffer = bytes(2 * MODEL_BYTES + 64 * 1024)
+        greedy.say(huge)
+        honest.say(update("run/1/a", 2.0))
+        first, second = answers.result(PATIENCE_SECONDS)
+        assert bias(first) == 2.0
+        assert second.reply is None
+        assert second.reason.endswith("and it was not back within 0 s")
+        assert fleet.nodes() == [A]
+
+
+def test_an_update_that_cannot_be_read_is_an_error_reply(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as node:
+        answers = exchange(aside, fleet, [A])
+        node.hear("task")
+        node.say(pb.FromNode(update=pb.Update(task="run/1/a", weights=pb.Weights(codec="zip"))))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert answer.reply is not None
+        assert answer.reply.error.reason == "unreadable update: unknown codec 'zip', expected 'raw'"
+
+
+def test_an_exchange_with_nobody_is_over_at_once(fleet: Fleet) -> None:
+    assert fleet.exchange("run/1", [], 60.0) == []

@@ -1,0 +1,187 @@
+"""Rule: a node joins, trains when asked, drops what is no longer wanted, sends the same update for the same task."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from flwr.app import Message, RecordDict
+
+from client.node import Stopped
+from common import fleet_pb2 as pb
+from common import mnist, models, shards
+from common.errors import RunFailed, UsageError
+from common.records import task_config, to_record
+from common.settings import Settings
+from server.fleet import Fleet
+from server.grids import Answer, Node, Verdict
+from server.roster import node_id
+from tests.link_twins import PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, real_node, until
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+A = Node(node_id("a"), "a", 0)
+MODEL_BYTES = 61_706 * 4
+
+
+class Living:
+    """A real node that lives beside the test, and the lines it told."""
+
+    def __init__(self, fleet: Fleet, said: pb.Hello) -> None:
+        self.told: list[str] = []
+        self.stopped = False
+        self._pool = ThreadPoolExecutor(1)
+        node = real_node(fleet, said, self.told, lambda: self.stopped)
+        self.end: Future[None] = self._pool.submit(node.live)
+
+    def wait(self, line: str) -> None:
+        until(lambda: line in self.told, self.told)
+
+
+@contextmanager
+def living(fleet: Fleet, **holds: int) -> Iterator[Living]:
+    node = Living(fleet, hello("a", **holds))
+    try:
+        yield node
+    finally:
+        node.stopped = True
+        node.end.exception(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def diary() -> Diary:
+    return Diary()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return link_settings(data_num_shards=600)
+
+
+@pytest.fixture
+def fleet(diary: Diary, settings: Settings) -> Iterator[Fleet]:
+    with fleet_with(diary, settings, MODEL_BYTES) as fleet:
+        yield fleet
+
+
+def content(settings: Settings) -> RecordDict:
+    """A task for LeNet5."""
+    parts = shards.partition(mnist.load_labels("train"), settings.data, settings.run.seed)
+    config = task_config(settings, "run", tuple(shards.digest(part) for part in parts))
+    config["server-round"] = 1
+    return RecordDict({"arrays": to_record(models.initial_state("lenet5", 1)), "config": config})
+
+
+def ask(fleet: Fleet, task: RecordDict, round_name: str = "run/1", seconds: float = PATIENCE_SECONDS) -> Answer:
+    (answer,) = fleet.exchange(round_name, [Message(task, A.node_id, "train")], seconds)
+    return answer
+
+
+def test_a_node_says_what_it_does(fleet: Fleet, diary: Diary, settings: Settings) -> None:
+    with living(fleet, shard=0) as node:
+        diary.wait("a joined with 0")
+        answer = ask(fleet, content(settings))
+        assert answer.reply is not None
+        metrics = answer.reply.content.metric_records["metrics"]
+        assert (metrics["num-examples"], metrics["shard"], metrics["threads"]) == (100, 0, 1)
+        fleet.settle([Verdict(A.node_id, "run/1/a", "rejected", "far away")])
+        node.wait("round 1: rejected: far away")
+    first, second, third, _ = node.told
+    assert first == "the test names it"
+    assert second == f"joined 127.0.0.1:{fleet.port} as a with shard 0 of 600"
+    assert third.startswith("round 1: trained on 100 images in ")
+
+
+def test_the_same_task_again_is_answered_with_the_same_bytes(fleet: Fleet, diary: Diary, settings: Settings) -> None:
+    task = content(settings)
+    with living(fleet, shard=0) as node:
+        diary.wait("a joined with 0")
+        first, again = ask(fleet, task), ask(fleet, task)
+        other = ask(fleet, task, "run/2")
+    assert node.told.count("the server asks again for the last update: sending the same bytes") == 1
+    assert first.reply is not None
+    assert again.reply is not None
+    assert other.reply is not None
+    replies = (first.reply, again.reply, other.reply)
+    seconds = [reply.content.metric_records["metrics"]["fit-seconds"] for reply in replies]
+    assert seconds[0] == seconds[1] != seconds[2]
+
+
+def test_a_task_that_is_cancelled_is_dropped_and_the_next_one_done(
+    fleet: Fleet, diary: Diary, settings: Settings
+) -> None:
+    endless = link_settings(data_num_shards=600, training_local_epochs=100_000)
+    with living(fleet, shard=0) as node:
+        diary.wait("a joined with 0")
+        answer = ask(fleet, content(endless), seconds=0.5)
+        assert (answer.reply, answer.reason) == (None, "no update within 0.5 s")
+        node.wait("round 1: dropped, the server no longer waits for it")
+        until(lambda: fleet.nodes() == [A])
+        assert ask(fleet, content(settings), "run/2").reply is not None
+
+
+def test_a_shard_that_is_divided_otherwise_is_an_error_and_the_node_stays(
+    fleet: Fleet, diary: Diary, settings: Settings
+) -> None:
+    task = content(settings)
+    task.config_records["config"]["shard-digests"] = ["0" * 16] * 600
+    with living(fleet, shard=0) as node:
+        diary.wait("a joined with 0")
+        answer = ask(fleet, task)
+        assert answer.reply is not None
+        reason = answer.reply.error.reason or ""
+        assert reason.startswith("this machine divides the training set otherwise than the server: shard 0 is ")
+        assert node.told[-1] == f"round 1: {reason}"
+        assert ask(fleet, content(settings), "run/2").reply is not None
+
+
+def test_a_node_leaves_when_it_is_told_to(fleet: Fleet, diary: Diary) -> None:
+    with living(fleet, shard=0) as node:
+        diary.wait("a joined with 0")
+        node.stopped = True
+        with pytest.raises(Stopped):
+            node.end.result(PATIENCE_SECONDS)
+    diary.wait("a left: it was stopped")
+
+
+def test_a_node_leaves_in_the_middle_of_its_training(fleet: Fleet, diary: Diary) -> None:
+    endless = content(link_settings(data_num_shards=600, training_local_epochs=100_000))
+    with living(fleet, shard=0) as node, ThreadPoolExecutor(1) as aside:
+        diary.wait("a joined with 0")
+        aside.submit(ask, fleet, endless, seconds=1.0)
+        until(lambda: any("%" in line for line in diary.lines))
+        node.stopped = True
+        with pytest.raises(Stopped):
+            node.end.result(PATIENCE_SECONDS)
+    diary.wait("a left: it was stopped")
+
+
+def test_a_refused_node_says_why(fleet: Fleet) -> None:
+    with living(fleet, shard=600) as node, pytest.raises(UsageError) as error:
+        node.end.result(PATIENCE_SECONDS)
+    assert str(error.value) == (
+        "the server refuses this node: shard 600 does not exist: the training set is divided into 600 shards, 0 to 599"
+    )
+
+
+def test_a_node_that_is_refused_for_now_tries_again(diary: Diary) -> None:
+    settings = link_settings(data_num_shards=1)
+    with fleet_with(diary, settings, MODEL_BYTES) as fleet, BareNode(fleet.port) as holder:
+        holder.say(pb.FromNode(hello=hello("holder", shard=0)))
+        holder.hear("welcome")
+        with living(fleet, any_shard=True) as node:
+            reason = "every shard is held by another node; trying again"
+            until(lambda: any(line.endswith(reason) for line in node.told), node.told)
+
+
+@pytest.mark.parametrize("run_done", [True, False])
+def test_once_is_over_with_the_run(diary: Diary, settings: Settings, run_done: bool) -> None:
+    with fleet_with(diary, settings, MODEL_BYTES) as fleet:
+        node = Living(fleet, hello("a", shard=0))
+        diary.wait("a joined with 0")
+        fleet.say_farewell("that was it", run_done)
+    if run_done:
+        node.end.result(PATIENCE_SECONDS)
+    else:
+        with pytest.raises(RunFailed, match="the run ended before it was done: that was it"):
+            node.end.result(PATIENCE_SECONDS)
+    assert node.told[-1] == "the server says: that was it"

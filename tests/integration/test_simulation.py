@@ -1,0 +1,118 @@
+"""Rule: one seed gives one run, with any number of workers, and over sockets the same bits as simulated."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common import mnist, models, shards
+from common.errors import RunFailed
+from common.models import State
+from common.records import task_config
+from common.settings import Settings, load
+from server import strategies
+from server.app import conduct
+from server.console import make_console
+from server.fleet import Fleet
+from server.grids import NodeGrid
+from server.report import Round
+from server.roster import Roster
+from server.rounds import Plan, rounds
+from server.screening import Screen
+from server.simulation import Simulation
+from server.stopping import StopRequest
+from server.storage.run_directory import RunDirectory
+from tests.link_twins import PATIENCE_SECONDS, Diary, hello, real_node
+
+CLIENT_APP = "client.app:app"
+TIMES = {"seconds", "fit_seconds", "overhead_seconds"}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def tiny(**changes: Any) -> Settings:
+    """100 images a shard, so that a fit takes a moment."""
+    values = {"data.num_shards": 600, "federation.rounds": 2, "federation.clients": 2, "run.seed": 7}
+    return load(("the test", values | {key.replace("_", ".", 1): value for key, value in changes.items()}))
+
+
+def run_directory(out: Path, name: str, settings: Settings) -> RunDirectory:
+    return RunDirectory.create(out, name, settings)
+
+
+def simulate(out: Path, name: str, num_workers: int) -> tuple[list[dict[str, Any]], State]:
+    """Figures of metrics.jsonl less times, and best.pt."""
+    with (
+        run_directory(out, name, tiny()) as run,
+        make_console(quiet=True, json=False) as console,
+        Simulation(CLIENT_APP, 2, num_workers) as grid,
+    ):
+        conduct(run, grid, console, StopRequest())
+    lines = (out / name / "metrics.jsonl").read_text().splitlines()
+    figures = [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+    return figures, torch.load(out / name / "best.pt", weights_only=True)
+
+
+def test_one_seed_gives_one_run_with_any_number_of_workers(tmp_path: Path) -> None:
+    figures, best = simulate(tmp_path, "first", 1)
+    for name, num_workers in (("again", 1), ("with-two-workers", 2)):
+        again, best_again = simulate(tmp_path, name, num_workers)
+        assert again == figures
+        assert best_again.keys() == best.keys()
+        assert all(torch.equal(best_again[key], best[key]) for key in best)
+
+    first, *others = figures
+    assert first.keys() == {"round", "test_loss", "test_accuracy", "best"}
+    assert [line["round"] for line in others] == [1, 2]
+    for line in others:
+        assert (line["num_nodes"], line["num_rejected"], line["num_expired"]) == (2, 0, 0)
+        assert line["share_of_data"] == 200 / 60_000
+        assert line["bytes_up"] >= 2 * 61_706 * 4
+
+
+def learn(grid: NodeGrid, settings: Settings) -> list[Round]:
+    """Two rounds on a grid, without evaluation."""
+    parts = shards.partition(mnist.load_labels("train"), settings.data, settings.run.seed)
+    config = task_config(settings, "run", tuple(shards.digest(part) for part in parts))
+    screen = Screen([len(part) for part in parts], 1000, 0.0)
+    plan = Plan("run", strategies.build(settings.strategy), screen, config, deadline_seconds=PATIENCE_SECONDS)
+    state = models.initial_state(settings.model.name, settings.run.seed)
+    return list(rounds(grid, plan, state, [1, 2], lambda _: grid.nodes()))
+
+
+def test_a_node_over_sockets_learns_the_same_bits_as_simulated() -> None:
+    """One node: two in one process would share its model. Two processes: see tests/e2e."""
+    settings, diary, told = tiny(link_host="127.0.0.1", link_port=0), Diary(), list[str]()
+    with ThreadPoolExecutor(1) as aside:
+        with Fleet(settings, Roster(600, 1000), 61_706 * 4, diary) as fleet:
+            living = aside.submit(real_node(fleet, hello("node-0", shard=0), told).live)
+            diary.wait("node-0 joined with 0")
+            over_sockets = learn(fleet, settings)
+            fleet.say_farewell("the run is done", run_done=True)
+        living.result(PATIENCE_SECONDS)
+    with Simulation(CLIENT_APP, 1) as simulation:
+        simulated = learn(simulation, settings)
+    for ours, theirs in zip(over_sockets, simulated, strict=True):
+        assert [report.verdict for report in ours.reports] == ["accepted"]
+        assert ours.reports[0].sha256 == theirs.reports[0].sha256
+        assert ours.train_loss == theirs.train_loss
+        assert all(torch.equal(ours.state[name], theirs.state[name]) for name in theirs.state)
+    assert told[-1] == "the server says: the run is done"
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_sentence() -> None:
+    with Simulation("tests.bad_apps:dies", 1, num_workers=2) as simulation, pytest.raises(RunFailed) as error:
+        learn(simulation, tiny())
+    assert str(error.value) == "a simulation worker died (out of memory?); try fewer with simulation.workers"
+
+
+def test_nodes_that_cannot_train_say_why() -> None:
+    with Simulation("tests.bad_apps:fails", 2) as simulation:
+        first, _ = learn(simulation, tiny())
+    assert [(report.verdict, report.reason) for report in first.reports] == [
+        ("rejected", "the node could not train: RuntimeError: no room left on node 0"),
+        ("rejected", "the node could not train: RuntimeError: no room left on node 1"),
+    ]

@@ -1,0 +1,71 @@
+"""A grid whose nodes answer by a script, in a given order, and a toy model whose averages are done in the head."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from common.models import State
+from common.records import Update, identify, to_record, update_record
+from server.grids import Answer, Node, NodeGrid, Verdict
+
+identify(run_id=1, node_id=1)
+
+Content = RecordDict | Message | str  # what a reply holds, a whole reply, or why there is none
+Script = Callable[[Message], Content]  # one node's answer to a task
+
+NODES = tuple(Node(number + 1, f"node-{number}", number) for number in range(4))
+
+
+def toy_state(value: float = 0.0) -> State:
+    """A toy model, all of whose 16 weights are ``value``."""
+    return {"weight": torch.full((2, 3), value), "bias": torch.full((10,), value)}
+
+
+def update_of(state: State, shard: int, num_examples: int = 100, train_loss: float = 0.5) -> RecordDict:
+    """The content of an honest reply."""
+    return update_record(Update(state, num_examples, train_loss, shard, fit_seconds=0.25, threads=1))
+
+
+class ScriptedGrid(NodeGrid):
+    """Nodes that answer by ``scripts``, arriving in the order of ``scripts``, and a tape of all that was asked.
+
+    Each answer says that it took 2 s, 1000 bytes down and 100 bytes up.
+    """
+
+    def __init__(self, scripts: Mapping[Node, Script]) -> None:
+        self.scripts = dict(scripts)
+        self.tape: list[str] = []
+        self.tasks: list[Message] = []
+
+    def nodes(self) -> list[Node]:
+        return sorted(self.scripts, key=lambda node: node.order)
+
+    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+        asked = {message.metadata.dst_node_id: message for message in messages}
+        self.tasks += messages
+        names = [node.name for node in self.nodes() if node.node_id in asked]
+        self.tape.append(f"{round_name} within {deadline_seconds:g} s -> {', '.join(names)}")
+        return [
+            _answer(node, asked[node.node_id], script) for node, script in self.scripts.items() if node.node_id in asked
+        ]
+
+    def wait_for_change(self, seconds: float) -> None:
+        self.tape.append(f"wait {seconds:g} s")
+
+    def settle(self, verdicts: Iterable[Verdict]) -> None:
+        self.tape += [f"{verdict.task} {verdict.verdict}" for verdict in verdicts]
+
+
+def _answer(node: Node, message: Message, script: Script) -> Answer:
+    content = script(message)
+    if isinstance(content, str):
+        return Answer(node.node_id, None, content, seconds=2.0, bytes_down=1000, bytes_up=0)
+    reply = content if isinstance(content, Message) else Message(content, reply_to=message)
+    return Answer(node.node_id, reply, "", seconds=2.0, bytes_down=1000, bytes_up=100)
+
+
+def task_message(node: Node = NODES[0], state: State | None = None) -> Message:
+    """A task for ``node``, whose config says nothing."""
+    content = RecordDict({"arrays": to_record(state or toy_state()), "config": ConfigRecord({})})
+    return Message(content, node.node_id, "train")

@@ -1,0 +1,99 @@
+"""Rule: the ClientApp says what its node holds, trains with the threads it is given, and puts its errors in a line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+
+from client.app import app, watching
+from common import mnist, models, shards
+from common.errors import FedgeError
+from common.records import identify, read_holding, task_config, to_record
+from common.settings import load
+
+identify(run_id=1, node_id=1)
+NO_SHARD = 'a node config needs partition-id=N, the number of a shard, or data="PATH", got '
+
+
+def send(kind: str, node_config: dict[str, bool | float | int | str], content: RecordDict | None = None) -> Message:
+    context = Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
+    return app(Message(content or RecordDict(), 1, kind), context)
+
+
+@pytest.fixture(scope="module")
+def task() -> RecordDict:
+    """Round 1 of a run with 200 shards of 300 examples."""
+    settings = load(("test", {"data.num_shards": 200}))
+    parts = shards.partition(mnist.load_labels("train"), settings.data, settings.run.seed)
+    config = task_config(settings, "run", tuple(shards.digest(part) for part in parts))
+    config["server-round"] = 1
+    return RecordDict({"arrays": to_record(models.initial_state("lenet5", seed=0)), "config": config})
+
+
+@pytest.fixture
+def _threads_kept() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_node_with_a_shard_says_its_number() -> None:
+    assert read_holding(send("query", {"partition-id": 3}).content) == (3, 0)
+
+
+def test_a_node_with_its_own_data_says_how_much(tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", images=np.zeros((5, 28, 28), np.uint8), labels=np.arange(5))
+    assert read_holding(send("query", {"data": str(tmp_path / "own.npz"), "partition-id": 3}).content) == (-1, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "node_config", "reason"),
+    [
+        ("query", {}, f"{NO_SHARD}None"),
+        ("query", {"partition-id": "3"}, f"{NO_SHARD}'3'"),
+        ("query", {"partition-id": -1}, f"{NO_SHARD}-1"),
+        ("train", {"partition-id": 0, "threads": 0}, "threads in the node config must be at least 1, got 0"),
+        ("train", {"partition-id": 0}, "the task lacks 'config'"),
+    ],
+)
+def test_what_it_cannot_do_is_an_error_of_one_line(
+    kind: str, node_config: dict[str, bool | float | int | str], reason: str
+) -> None:
+    reply = send(kind, node_config)
+    assert reply.has_error()
+    assert reply.error.reason == reason
+
+
+def test_a_shard_that_does_not_exist(task: RecordDict) -> None:
+    reply = send("train", {"partition-id": 200}, task)
+    assert reply.has_error()
+    assert "shard 200" in str(reply.error.reason)
+
+
+@pytest.mark.usefixtures("_threads_kept")
+@pytest.mark.parametrize(("node_config", "threads"), [({}, 1), ({"threads": 2}, 2)])
+def test_it_trains_with_one_thread_unless_told_otherwise(
+    task: RecordDict, node_config: dict[str, int], threads: int
+) -> None:
+    torch.set_num_threads(2)
+    reply = send("train", {"partition-id": 0, **node_config}, task)
+    metrics = next(iter(reply.content.metric_records.values()))
+    assert (metrics["threads"], metrics["num-examples"], metrics["shard"]) == (threads, 300, 0)
+
+
+def test_what_ends_a_fit_is_no_reply(task: RecordDict) -> None:
+    class Stopped(FedgeError):
+        """As the link's."""
+
+    def stop(_: float) -> None:
+        raise Stopped("enough")
+
+    token = watching.set(stop)
+    try:
+        with pytest.raises(Stopped, match="enough"):
+            send("train", {"partition-id": 0}, task)
+    finally:
+        watching.reset(token)
