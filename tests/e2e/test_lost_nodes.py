@@ -8,6 +8,7 @@ from tests.e2e.processes import Federation, Process, Server
 from tests.e2e.runs import verdicts_of
 
 NOTICED_WITHIN_SECONDS = 15.0
+Event = dict[str, Any]
 
 
 def test_a_client_killed_mid_round_does_its_task_when_it_is_back(federation: Federation) -> None:
@@ -30,12 +31,13 @@ def test_a_round_goes_on_without_a_node_that_is_late(federation: Federation) -> 
     _, b = federation.clients(server)
     wait_round(server, num_nodes=2)
 
-    freeze(server, b)
-    wait_round(server, num_nodes=1, set_aside=[{"node": "b", "verdict": "expired", "reason": "no update within 3 s"}])
-    wait_round(server, num_nodes=1, num_expired=0)  # who hangs is not asked again
+    frozen = freeze(server, b)
+    expired = {"node": "b", "verdict": "expired", "reason": "no update within 3 s"}
+    late = wait_round(server, frozen, num_nodes=1, set_aside=[expired])
+    without = wait_round(server, late, num_nodes=1, num_expired=0)  # who hangs is not asked again
     b.send(signal.SIGCONT)
     b.wait_line("dropped, the server no longer waits for it$|; trying again$")  # by how long it was frozen
-    wait_round(server, num_nodes=2)
+    wait_round(server, without, num_nodes=2)
 
 
 def test_frozen_and_dead_peers_are_noticed(federation: Federation) -> None:
@@ -47,37 +49,38 @@ def test_frozen_and_dead_peers_are_noticed(federation: Federation) -> None:
     wait_round(server, num_nodes=2)
 
     frozen_server.send(signal.SIGSTOP)
-    frozen_at = time.monotonic()
-    mark, line = len(server.events), len(client.out)
-    freeze(server, frozen)
-    left = server.wait_event("left", NOTICED_WITHIN_SECONDS, since=mark, node="b")
+    frozen_at, line = time.monotonic(), len(client.out)
+    started = freeze(server, frozen)
+    left = server.wait_event("left", NOTICED_WITHIN_SECONDS, since=server.after(started), node="b")
     client.wait_line("; trying again$", NOTICED_WITHIN_SECONDS - (time.monotonic() - frozen_at), since=line)
 
-    reason = f"{left['reason']}, and it was not back within 1 s"
-    wait_round(server, num_nodes=1, set_aside=[{"node": "b", "verdict": "expired", "reason": reason}])
-    wait_round(server, num_nodes=1, num_expired=0)
+    without = wait_round_without_b(server, left)
     frozen.send(signal.SIGCONT)
     frozen_server.send(signal.SIGCONT)
-    wait_round(server, num_nodes=2)
+    again = wait_round(server, without, num_nodes=2)
     client.wait_line("joined .* as c with shard 0 of 200$", since=line)
     wait_round(frozen_server, num_nodes=1)
 
-    mark = len(server.events)
-    freeze(server, frozen)
+    started = freeze(server, frozen, again)
     frozen.send(signal.SIGKILL)
-    left = server.wait_event("left", since=mark, node="b")
-    reason = f"{left['reason']}, and it was not back within 1 s"
-    wait_round(server, num_nodes=1, set_aside=[{"node": "b", "verdict": "expired", "reason": reason}])
-    wait_round(server, num_nodes=1, num_expired=0)
+    wait_round_without_b(server, server.wait_event("left", since=server.after(started), node="b"))
 
 
-def wait_round(server: Server, **figures: Any) -> None:
-    """Wait until a round with these figures is done from now on."""
-    server.wait_event("round_done", since=len(server.events), **figures)
+def wait_round(server: Server, earlier: Event | None = None, **figures: Any) -> Event:
+    """The first round with these figures that is done after ``earlier``, or from now on."""
+    since = len(server.events) if earlier is None else server.after(earlier)
+    return server.wait_event("round_done", since=since, **figures)
 
 
-def freeze(server: Server, b: Process) -> None:
-    """Freeze node b when it has delivered, and wait until the next task is out, on which it will not work."""
-    delivered = server.wait_event("delivered", node="b", since=len(server.events))
+def wait_round_without_b(server: Server, left: Event) -> Event:
+    """The round after the one in which b's task expired because it left and did not return."""
+    expired = {"node": "b", "verdict": "expired", "reason": f"{left['reason']}, and it was not back within 1 s"}
+    return wait_round(server, wait_round(server, left, num_nodes=1, set_aside=[expired]), num_nodes=1, num_expired=0)
+
+
+def freeze(server: Server, b: Process, earlier: Event | None = None) -> Event:
+    """Freeze node b when it has delivered; returns the start of the next round, on whose task it will not work."""
+    since = len(server.events) if earlier is None else server.after(earlier)
+    delivered = server.wait_event("delivered", node="b", since=since)
     b.send(signal.SIGSTOP)
-    server.wait_event("round_started", since=server.after(delivered))
+    return server.wait_event("round_started", since=server.after(delivered))
