@@ -7,8 +7,8 @@ Creating any ``torch.optim`` optimizer imports 823 modules (torch._dynamo, sympy
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +29,28 @@ class Optimizer(ABC):
     @abstractmethod
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step down ``gradients``, which are in the order and shapes of the parameters."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What the steps so far left behind, as numbers and lists of tensors that share memory with nothing."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` gave, bit for bit; nothing of ``state`` is kept.
+
+        Raises:
+            ValueError: it is not the state of such an optimizer over such parameters.
+        """
+
+    def _own_copies(self, state: Mapping[str, Any], key: str) -> list[Tensor]:
+        """The tensors under ``key``, one for each parameter and like it."""
+        values = state.get(key)
+        if not isinstance(values, list) or not all(isinstance(value, Tensor) for value in values):
+            raise ValueError(f"the optimizer's {key} must be a list of tensors, got {type(values).__name__}")
+        found, expected = ([(tuple(v.shape), v.dtype) for v in tensors] for tensors in (values, self.parameters))
+        if found != expected:
+            raise ValueError(f"the optimizer's {key} must be {_some(expected)}, got {_some(found)}")
+        return [value.detach().clone() for value in values]
 
     def _with_penalty(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         """Gradients of the loss with an L2 penalty on the parameters."""
@@ -61,6 +83,15 @@ class SGD(Optimizer):
             gradients = self._velocity
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.add_(gradient, alpha=-self.learning_rate)
+
+    def state(self) -> dict[str, Any]:
+        """``velocity``: one tensor a parameter; none before the first step, and none without momentum."""
+        return {"velocity": [velocity.clone() for velocity in self._velocity or []]}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` gave; see ``Optimizer``."""
+        _check_keys(state, {"velocity"})
+        self._velocity = None if state["velocity"] == [] else self._own_copies(state, "velocity")
 
 
 class Adam(Optimizer):
@@ -96,6 +127,19 @@ class Adam(Optimizer):
             square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
             parameter.addcdiv_(mean, square.sqrt().div_(root).add_(self.epsilon), value=-rate)
 
+    def state(self) -> dict[str, Any]:
+        """``steps`` done, and ``means`` and ``squares``: one tensor a parameter each."""
+        averages = {"means": self._means, "squares": self._squares}
+        return {"steps": self._steps} | {key: [value.clone() for value in values] for key, values in averages.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` gave; see ``Optimizer``."""
+        _check_keys(state, {"steps", "means", "squares"})
+        means, squares, steps = self._own_copies(state, "means"), self._own_copies(state, "squares"), state["steps"]
+        if type(steps) is not int or steps < 0:
+            raise ValueError(f"the optimizer's steps must be a whole number from 0, got {steps!r:.40}")
+        self._means, self._squares, self._steps = means, squares, steps
+
     def _decayed(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         return self._with_penalty(gradients)
 
@@ -122,3 +166,13 @@ def build(settings: TrainingSettings, parameters: Iterable[Tensor]) -> Optimizer
         epsilon=settings.epsilon,
         weight_decay=settings.weight_decay,
     )
+
+
+def _check_keys(state: Mapping[str, Any], expected: set[str]) -> None:
+    if set(state) != expected:
+        raise ValueError(f"the optimizer's state must hold {', '.join(sorted(expected))}, got {sorted(state)!r:.60}")
+
+
+def _some(tensors: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> str:
+    listed = ", ".join(f"{dtype} {list(shape)}" for shape, dtype in tensors[:3])
+    return f"{len(tensors)} tensors ({listed}{', …' if len(tensors) > 3 else ''})"

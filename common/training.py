@@ -8,6 +8,7 @@ from torch import Tensor
 
 from common import optimizers, schedules
 from common.models import Network
+from common.optimizers import Optimizer
 from common.settings import TrainingSettings
 
 Prepare = Callable[[Tensor], Tensor]  # uint8 [N, 28, 28] -> float32 [N, 1, S, S]: ``Preprocessing.prepare``
@@ -39,6 +40,7 @@ def fit(
     round_number: int,
     generator: torch.Generator,
     watch: Callable[[float], None] = lambda _: None,
+    optimizer: Optimizer | None = None,
 ) -> FitResult:
     """Train ``model`` in place with local steps (McMahan et al. 2017, ClientUpdate).
 
@@ -51,10 +53,11 @@ def fit(
         round_number: 1..; the schedule counts from the first.
         generator: where the order of the examples comes from.
         watch: called after each step with the fraction done, (0, 1]; what it raises ends the fit.
+        optimizer: one of these settings over ``model``'s parameters that lives on from fit to fit; None: a new one.
     """
     model.train()
     parameters = list(model.parameters())
-    optimizer = optimizers.build(settings, parameters)
+    optimizer = optimizer or optimizers.build(settings, parameters)
     num_examples = len(labels)
     num_steps = settings.local_epochs * -(-num_examples // settings.batch_size)
     loss_sum = torch.zeros(())

@@ -13,6 +13,7 @@ EXAMPLES = """\
   python -m server --rounds 10                 serve the link and wait for 2 nodes
   python -m server --rounds 10 --clients 4     wait for 4 nodes
   python -m server --rounds 10 --simulate 10   ten virtual nodes in this process, no network
+  python -m server --rounds 10 --centralized   no nodes: one model on all training images, to compare with
   python -m server --resume                    go on with the newest unfinished run
   python -m server --config non-iid --set training.learning_rate=0.02"""
 DESCRIPTION = "Conducts a federated training: waits for nodes, sends tasks, averages updates, keeps the best model."
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--resume", nargs="?", const="", metavar="DIR", help="continue this run, or the newest unfinished one"
     )
+    baselines = parser.add_argument_group("baselines (docs/baselines.md)")
+    baselines.add_argument("--centralized", action="store_true", help="train one model on all training images, here")
     engine = parser.add_argument_group("engine")
     engine.add_argument("--simulate", type=int, metavar="N", help="N virtual nodes, and N shards unless set otherwise")
     engine.add_argument("--engine", choices=["link", "ray", "superlink"], help="what carries tasks (docs/engines.md)")
@@ -70,6 +73,7 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
         "run.out": arguments.out,
         "run.name": arguments.name,
         "run.engine": arguments.engine,
+        "run.baseline": "centralized" if arguments.centralized else None,
         "simulation.nodes": arguments.simulate,
         "superlink.address": arguments.superlink,
         "link.host": arguments.host,

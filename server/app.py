@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Context
@@ -18,6 +18,7 @@ from common.records import task_config
 from common.settings import Layer, from_assignments
 from common.training import Evaluation, evaluate
 from server import strategies
+from server.baselines import Centralized
 from server.console import Console, make_console
 from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
@@ -29,6 +30,7 @@ from server.roster import node_id
 from server.rounds import Plan, rounds
 from server.screening import Screen
 from server.stopping import StopRequest
+from server.storage.checkpoint import Plain
 from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter
 from server.summary import Row, Summary
@@ -121,8 +123,25 @@ class Conductor:
         self._tensorboard = TensorBoardWriter(self.run.tensorboard, first_step, self.console.notice)
         if self.run.checkpoint is None:
             self._begin()
-        last = self.run.checkpoint
+        try:
+            for done in self._rounds(parts):
+                self._keep(done)
+        finally:
+            self._tensorboard.close()
+        self.run.finish()
+        self.console.finished(Summary(self.run.path, tuple(Row.from_metrics(row) for row in self.run.metrics)))
+
+    def _rounds(self, parts: Sequence[shards.Indices]) -> Iterator[Round]:
+        """The rounds that are still to do, each once it is done; ``self._memory`` is what the next one needs of it."""
+        settings, last = self.run.settings, self.run.checkpoint
         assert last is not None, "round 0 is saved by now"
+        self._memory: Callable[[], dict[str, Plain]] = dict
+        self._first_round = last.round + 1
+        numbers = range(self._first_round, settings.federation.rounds + 1)
+        if settings.run.baseline == "centralized":
+            central = Centralized(self.run.run_id, settings, mnist.load("train"), self.console)
+            self._memory = central.memory
+            return central.rounds(last.state, last.strategy_state, numbers)
         plan = Plan(
             run=self.run.run_id,
             strategy=strategies.build(settings.strategy),
@@ -132,15 +151,7 @@ class Conductor:
             config=task_config(settings, self.run.run_id, tuple(shards.digest(part) for part in parts)),
             deadline_seconds=settings.federation.round_deadline_seconds,
         )
-        self._first_round = last.round + 1
-        numbers = range(self._first_round, settings.federation.rounds + 1)
-        try:
-            for done in rounds(self.grid, plan, last.state, numbers, self._cohort):
-                self._keep(done)
-        finally:
-            self._tensorboard.close()
-        self.run.finish()
-        self.console.finished(Summary(self.run.path, tuple(Row.from_metrics(row) for row in self.run.metrics)))
+        return rounds(self.grid, plan, last.state, numbers, self._cohort)
 
     def _begin(self) -> None:
         """Evaluate and save the untrained model, so that a run can be resumed from its first moment."""
@@ -175,7 +186,7 @@ class Conductor:
         self._failed = 0 if done.averaged else self._failed + 1
         evaluation = self._evaluate(done.state)
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
-        is_best = self.run.commit(done, evaluation, counters={"failed_rounds": self._failed})
+        is_best = self.run.commit(done, evaluation, self._memory(), counters={"failed_rounds": self._failed})
         _LOG.info(
             "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",
             *(done.number, evaluation.accuracy, evaluation.loss, done.num_nodes, done.num_rejected, done.num_expired),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.settings import Layer, Settings, load
+from server.baselines import check_baseline
 from server.console import Console
 from server.storage.folders import newest_unfinished
 from server.storage.run_directory import RunDirectory
@@ -16,8 +17,11 @@ from server.storage.settings import settings_layer
 def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
     """Settings from the given layers; a resumed run's own are below them, ``--simulate N`` implies N shards.
 
+    A centralized run has one shard, whatever is asked for: the whole training set.
+
     Raises:
         SettingsError: see ``common.settings.load``.
+        UsageError: see ``server.baselines.check_baseline``.
     """
     below = [settings_layer(resumed)] if resumed else []
     settings = load(*below, *given)
@@ -25,6 +29,9 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
         count = settings.simulation.nodes
         implied = {"data.num_shards": count, "federation.clients": count}
         settings = load(("--simulate", implied), *given)
+    if settings.run.baseline == "centralized":
+        check_baseline(settings)
+        settings = load(*below, *given, ("--centralized", {"data.num_shards": 1}))
     return settings
 
 
@@ -54,7 +61,8 @@ def opened(settings: Settings, resumed: Path | None, console: Console, address: 
             assert run.checkpoint is not None, "a resumed run has one"
             first_round = run.checkpoint.round + 1
         console.started(
-            run.path, address, settings.federation.rounds, settings.model.name, settings.run.engine, first_round
+            *(run.path, address, settings.federation.rounds, settings.model.name, settings.run.engine),
+            *(first_round, settings.run.baseline),
         )
         for notice in run.notices:
             console.notice(notice)

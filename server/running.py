@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 
@@ -18,6 +19,7 @@ from common.settings import Layer, Settings, as_yaml, load
 from common.wire import PROTOCOL_VERSION
 from server.announce import announced
 from server.app import NEWEST, server_app
+from server.baselines import NoNodes, check_baseline
 from server.console import Console, make_console
 from server.engines.ray import ray_grid
 from server.engines.superlink import submit
@@ -72,7 +74,12 @@ def _on_engine(
         raise UsageError(
             f"{resumed} is a run on a SuperLink: resume it there with --engine superlink, or here with --engine link"
         )
-    if settings.run.engine == "ray":
+    if settings.run.baseline == "centralized":
+        torch.set_num_threads(settings.client.threads)
+        with opened(settings, resumed, console, None) as run:
+            directory.append(run.path)
+            _conduct(run, NoNodes(), console, stop)
+    elif settings.run.engine == "ray":
         if not nodes:
             raise UsageError("--engine ray runs virtual nodes: say how many with --simulate N")
         with ray_grid(CLIENT_APP, nodes) as grid, opened(settings, resumed, console, None) as run:
@@ -91,6 +98,7 @@ def _on_engine(
 def _on_superlink(given: Sequence[Layer], arguments: argparse.Namespace, console: Console) -> None:
     """Everything but the command line is read where the SuperLink runs: run directories, a resumed run's settings."""
     settings = load(*given)
+    check_baseline(settings)
     if settings.simulation.nodes:
         raise UsageError("--simulate N runs virtual nodes, a SuperLink has nodes of its own: leave out one of the two")
     if not settings.superlink.address:

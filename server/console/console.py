@@ -31,7 +31,14 @@ class Console(ABC):
 
     @abstractmethod
     def started(
-        self, run_dir: Path, address: str | None, rounds: int, model: str, engine: str, first_round: int = 1
+        self,
+        run_dir: Path,
+        address: str | None,
+        rounds: int,
+        model: str,
+        engine: str,
+        first_round: int = 1,
+        baseline: str = "none",
     ) -> None:
         """A run begins: ``rounds`` in all; ``address`` (HOST:PORT) is None where no link is served."""
 

@@ -25,9 +25,16 @@ class JsonConsole(Console):
         self._waiting: tuple[int, ...] = ()
 
     def started(
-        self, run_dir: Path, address: str | None, rounds: int, model: str, engine: str, first_round: int = 1
+        self,
+        run_dir: Path,
+        address: str | None,
+        rounds: int,
+        model: str,
+        engine: str,
+        first_round: int = 1,
+        baseline: str = "none",
     ) -> None:
-        """``run_dir, address, rounds, first_round, model, engine``."""
+        """``run_dir, address, rounds, first_round, model, engine, baseline``."""
         self._emit(
             "started",
             run_dir=str(run_dir),
@@ -36,6 +43,7 @@ class JsonConsole(Console):
             first_round=first_round,
             model=model,
             engine=engine,
+            baseline=baseline,
         )
 
     def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:

@@ -23,10 +23,17 @@ class PlainConsole(Console):
         self._waiting: tuple[int, ...] = ()
 
     def started(
-        self, run_dir: Path, address: str | None, rounds: int, model: str, engine: str, first_round: int = 1
+        self,
+        run_dir: Path,
+        address: str | None,
+        rounds: int,
+        model: str,
+        engine: str,
+        first_round: int = 1,
+        baseline: str = "none",
     ) -> None:
         """Say what runs and how a node joins."""
-        self._output.line(words.started(run_dir.name, address, first_round, rounds, model, engine))
+        self._output.line(words.started(run_dir.name, address, first_round, rounds, model, engine, baseline))
         for where, command in words.node_commands(address, words.own_address(address)) if address else ():
             self._output.line(f"{where}: {command}")
 

@@ -39,10 +39,17 @@ class RichConsole(Console):
         self._training = drawing.Training()
 
     def started(
-        self, run_dir: Path, address: str | None, rounds: int, model: str, engine: str, first_round: int = 1
+        self,
+        run_dir: Path,
+        address: str | None,
+        rounds: int,
+        model: str,
+        engine: str,
+        first_round: int = 1,
+        baseline: str = "none",
     ) -> None:
         """What runs and how a node joins."""
-        head = Text(words.started(run_dir.name, address, first_round, rounds, model, engine))
+        head = Text(words.started(run_dir.name, address, first_round, rounds, model, engine, baseline))
         head.stylize("bold", 0, len(f"Run {run_dir.name}"))
         self._terminal.print(head, soft_wrap=True)
         for where, command in words.node_commands(address, words.own_address(address)) if address else ():

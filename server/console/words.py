@@ -33,10 +33,14 @@ _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, no
 _HERE_ONLY = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-def started(name: str, address: str | None, first_round: int, rounds: int, model: str, engine: str) -> str:
+def started(
+    name: str, address: str | None, first_round: int, rounds: int, model: str, engine: str, baseline: str = "none"
+) -> str:
     """What runs, and where."""
     span = count(rounds, "round") if first_round == 1 else f"resumed at round {first_round} of {rounds}"
     place = "simulated in this process" if engine == "link" else f"engine {engine}"
+    if baseline == "centralized":
+        place = "centralized on all training images"
     return f"Run {name}: {model}, {span}, {place if address is None else f'serving on {address}'}"
 
 

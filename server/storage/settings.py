@@ -15,7 +15,7 @@ PACKAGES = ("fedge", "torch", "flwr", "grpcio", "numpy")
 # What decides which model comes out of the same nodes.
 LEARNING = (
     *("model.", "preprocessing.", "data.", "training.", "strategy."),
-    *("federation.fraction", "simulation.nodes", "run.seed"),
+    *("federation.fraction", "simulation.nodes", "run.seed", "run.baseline"),
 )
 
 

@@ -86,6 +86,9 @@ def test_wrong_flags_are_one_line_and_exit_code_2(
         (["--name", "../x"], "run.name must be 1 to 63 letters, digits, '.', '_' or '-', starting with a letter or"),
         (["--set", "training.momentum=1"], "training.momentum must be less than 1, got 1 (from --set)"),
         (["--resume", "no-such-run"], "no-such-run"),
+        (["--centralized", "--simulate", "4"], "--centralized has no nodes, --simulate N has N"),
+        (["--centralized", "--engine", "ray"], "--centralized trains in this process, without an engine"),
+        (["--centralized", "--engine", "superlink", "--superlink", "127.0.0.1:1"], "without an engine"),
         (["--config", "no-such-profile"], "cannot read settings file no-such-profile: No such file or directory"),
     ],
 )
@@ -164,6 +167,14 @@ def test_simulated_nodes_imply_as_many_shards_and_clients_unless_set(
     flags = ["--simulate", "7", "--set", "data.num_shards=20", "--clients", "3", "--print-settings"]
     shown = yaml.safe_load(outcome("server", flags, monkeypatch, capsys)[1])
     assert (shown["data"]["num_shards"], shown["federation"]["clients"]) == (20, 3)
+
+
+def test_a_centralized_run_has_one_shard_whatever_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--centralized", "--config", "non-iid", "--set", "data.num_shards=20", "--print-settings"]
+    shown = yaml.safe_load(outcome("server", flags, monkeypatch, capsys)[1])
+    assert (shown["run"]["baseline"], shown["data"]["num_shards"]) == ("centralized", 1)
 
 
 def test_a_profile_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,15 +108,16 @@ def test_plain_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "first_round", "expected"),
+    ("engine", "first_round", "baseline", "expected"),
     [
-        ("link", 1, "Run trial: lenet5, 10 rounds, simulated in this process"),
-        ("ray", 4, "Run trial: lenet5, resumed at round 4 of 10, engine ray"),
+        ("link", 1, "none", "Run trial: lenet5, 10 rounds, simulated in this process"),
+        ("ray", 4, "none", "Run trial: lenet5, resumed at round 4 of 10, engine ray"),
+        ("link", 1, "centralized", "Run trial: lenet5, 10 rounds, centralized on all training images"),
     ],
 )
-def test_plain_start_without_a_link(engine: str, first_round: int, expected: str) -> None:
+def test_plain_start_without_a_link(engine: str, first_round: int, baseline: str, expected: str) -> None:
     screen = Screen("plain")
-    screen.console.started(RUN, None, 10, "lenet5", engine, first_round)
+    screen.console.started(RUN, None, 10, "lenet5", engine, first_round, baseline)
     assert screen.lines == [expected]
 
 
@@ -272,6 +273,7 @@ def test_json_says_every_event() -> None:
         "first_round": 1,
         "model": "lenet5",
         "engine": "link",
+        "baseline": "none",
     }
     last_round = screen.objects[9]
     assert (last_round["test_loss"], last_round["train_loss"], last_round["averaged"]) == (None, None, False)

@@ -1,5 +1,8 @@
 """Rule: our optimizers are those of torch.optim bit for bit, and so are their textbook steps."""
 
+import re
+from io import BytesIO
+
 import pytest
 import torch
 
@@ -87,3 +90,81 @@ def test_a_gradient_too_few_is_refused(kind: type[SGD | Adam]) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("sgd", SGD), ("adam", Adam), ("adamw", AdamW)])
 def test_every_name_in_the_settings_is_built(name: str, kind: type[Optimizer]) -> None:
     assert type(build(training(f"optimizer={name}"), [])) is kind
+
+
+KINDS = [
+    ["optimizer=sgd", "momentum=0.0"],
+    ["optimizer=sgd", "momentum=0.9"],
+    ["optimizer=adam"],
+    ["optimizer=adamw", "weight_decay=0.01"],
+]
+
+
+def some_steps(optimizer: Optimizer, generator: torch.Generator, num_steps: int) -> None:
+    for _ in range(num_steps):
+        optimizer.step([torch.randn(value.shape, generator=generator) for value in optimizer.parameters])
+
+
+@pytest.mark.parametrize("assignments", KINDS)
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_an_optimizer_goes_on_from_its_state_bit_for_bit(assignments: list[str], steps_before: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first = build(training(*assignments), [torch.ones(3, 2), torch.ones(4)])
+    some_steps(first, generator, steps_before)
+    content = BytesIO()
+    torch.save(first.state(), content)
+    second = build(training(*assignments), [value.clone() for value in first.parameters])
+    content.seek(0)
+    second.load_state(torch.load(content, weights_only=True))
+    after = generator.get_state()
+    some_steps(first, generator, 2)
+    some_steps(second, generator.set_state(after), 2)
+    assert all(torch.equal(mine, other) for mine, other in zip(first.parameters, second.parameters, strict=True))
+
+
+@pytest.mark.parametrize("assignments", KINDS[1:])
+def test_a_state_shares_memory_with_neither_optimizer(assignments: list[str]) -> None:
+    first, second = (build(training(*assignments), [torch.ones(2)]) for _ in range(2))
+    first.step([torch.ones(2)])
+    state = first.state()
+    before = repr(state)
+    second.load_state(state)
+    first.step([torch.ones(2)])
+    second.step([torch.ones(2)])
+    assert repr(state) == before
+
+
+@pytest.mark.parametrize(
+    ("assignments", "state", "said"),
+    [
+        (KINDS[1], {}, "must hold velocity, got []"),
+        (KINDS[2], {"velocity": []}, "must hold means, squares, steps, got ['velocity']"),
+        (KINDS[1], {"velocity": "fast"}, "velocity must be a list of tensors, got str"),
+        (KINDS[1], {"velocity": [1.0, 2.0]}, "velocity must be a list of tensors, got list"),
+        (
+            KINDS[1],
+            {"velocity": [torch.zeros(2)]},
+            "velocity must be 2 tensors (torch.float32 [2], torch.float32 [3]), got 1 tensors (torch.float32 [2])",
+        ),
+        (
+            KINDS[1],
+            {"velocity": [torch.zeros(2), torch.zeros(3, dtype=torch.float64)]},
+            "velocity must be 2 tensors (torch.float32 [2], torch.float32 [3]),"
+            " got 2 tensors (torch.float32 [2], torch.float64 [3])",
+        ),
+        (KINDS[2], {"steps": 1, "means": [], "squares": []}, "means must be 2 tensors"),
+        (KINDS[2], {"steps": -1}, "steps must be a whole number from 0, got -1"),
+        (KINDS[2], {"steps": True}, "steps must be a whole number from 0, got True"),
+    ],
+)
+def test_a_state_that_is_not_ones_own_is_refused_and_changes_nothing(
+    assignments: list[str], state: dict[str, object], said: str
+) -> None:
+    optimizer = build(training(*assignments), [torch.zeros(2), torch.zeros(3)])
+    optimizer.step([torch.ones(2), torch.ones(3)])
+    before = repr(optimizer.state())
+    if set(state) == {"steps"}:
+        state = optimizer.state() | state
+    with pytest.raises(ValueError, match=re.escape(said)):
+        optimizer.load_state(state)
+    assert repr(optimizer.state()) == before

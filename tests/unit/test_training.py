@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import optimizers
 from common.models import Network
 from common.preprocessing import Preprocessing
 from common.settings import TrainingSettings, from_assignments, load
@@ -79,6 +80,24 @@ def test_fit_equals_a_plain_loop_with_torchs_own_optimizer() -> None:
     assert result.num_examples == 10
     assert result.num_steps == 6
     assert result.train_loss == pytest.approx(sum(losses) / 20, rel=1e-6)
+
+
+def test_an_optimizer_that_lives_on_keeps_its_momentum_from_fit_to_fit() -> None:
+    model, images, labels = toy()
+    plain = copy.deepcopy(model)
+    settings = SETTINGS.model_copy(update={"local_epochs": 1})
+    ours = optimizers.build(settings, model.parameters())
+    theirs = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    for round_number in (1, 2):
+        generator = torch.Generator().manual_seed(round_number)
+        fit(model, images, labels, prepare, settings, round_number, generator, optimizer=ours)
+        theirs.param_groups[0]["lr"] = 0.1 * 0.5 ** (round_number - 1)
+        for batch in torch.randperm(10, generator=torch.Generator().manual_seed(round_number)).split(4):
+            theirs.zero_grad()
+            F.cross_entropy(plain(prepare(images[batch])), labels[batch]).backward()
+            theirs.step()
+    for mine, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine, other)
 
 
 def test_the_first_loss_is_that_of_the_model_that_came() -> None:
