@@ -17,10 +17,22 @@ from common import mnist, models, own_data, shards
 from common.errors import DataError, UsageError, WireError
 from common.models import Network, copy_state
 from common.preprocessing import Preprocessing
-from common.records import OWN_DATA, Task, Update, error_reply, holding_record, read_task, update_record
+from common.records import (
+    OWN_DATA,
+    Task,
+    Update,
+    error_reply,
+    evaluation_record,
+    holding_record,
+    read_task,
+    update_record,
+)
 from common.settings import DataSettings
 from common.streams import stream
+from common.training import evaluate as evaluation_of
 from common.training import fit
+
+Examples = tuple[Tensor, Tensor]  # images (uint8 [N, 28, 28]) and labels (int64 [N])
 
 # Told the fraction of a fit that is done; may raise to end it. The link sets it, other engines need not.
 watching: ContextVar[Callable[[float], None]] = ContextVar("watching", default=lambda _: None)
@@ -55,14 +67,17 @@ def train(message: Message, context: Context) -> Message:
     """Fit the global model on this node's data and reply with the update."""
     _set_threads(context.node_config)
     task = read_task(message.content)
-    shard, images, labels = load_data(task, context.node_config)
+    shard, (images, labels), _ = load_data(task, context.node_config)
     settings = task.settings
     model = _model(settings.model.name)
     model.load_state_dict(task.state)
     prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
     generator = stream(settings.seed, task.round_number, shard)
     start = time.monotonic()
-    result = fit(model, images, labels, prepare, settings.training, task.round_number, generator, watching.get())
+    result = fit(
+        model, images, labels, prepare, settings.training, task.round_number, generator, watching.get(),
+        proximal_mu=task.proximal_mu,
+    )  # fmt: skip
     update = Update(
         state=copy_state(model),
         num_examples=result.num_examples,
@@ -74,17 +89,32 @@ def train(message: Message, context: Context) -> Message:
     return Message(update_record(update), reply_to=message)
 
 
-def load_data(task: Task, node_config: Mapping[str, object]) -> tuple[int, Tensor, Tensor]:
-    """This node's shard number, images (uint8 [N, 28, 28]) and labels (int64 [N]).
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Test the global model on what this node holds out, and reply with loss, accuracy and how many examples."""
+    _set_threads(context.node_config)
+    task = read_task(message.content)
+    _, _, (images, labels) = load_data(task, context.node_config)
+    if not len(labels):
+        raise UsageError("this node holds out nothing to test on (data.holdout)")
+    model = _model(task.settings.model.name)
+    model.load_state_dict(task.state)
+    prepare = Preprocessing.of(task.settings.model, task.settings.preprocessing).prepare
+    found = evaluation_of(model, images, labels, prepare)
+    return Message(evaluation_record(found.loss, found.accuracy, len(labels)), reply_to=message)
+
+
+def load_data(task: Task, node_config: Mapping[str, object]) -> tuple[int, Examples, Examples]:
+    """This node's shard number, what it trains on and what it holds out.
 
     Raises:
         DataError: there is no such data, or this machine divides the training set differently.
         UsageError: the shard does not exist.
     """
+    settings = task.settings
     if own := node_config.get("data"):
-        images = own_images(str(own))
-        return OWN_DATA, images.images, images.labels
-    shard, settings = _shard_number(node_config), task.settings
+        return OWN_DATA, *_own(str(own), settings.data.holdout, settings.seed)
+    shard = _shard_number(node_config)
     shards.check_shard(shard, settings.data.num_shards)
     return shard, *_shard(settings.data.model_dump_json(), settings.seed, shard, task.shard_digests[shard])
 
@@ -108,7 +138,7 @@ def _set_threads(node_config: Mapping[str, object]) -> None:
 
 
 @lru_cache(maxsize=16)  # one is enough for a node; a simulation's workers serve several
-def _shard(data_settings: str, seed: int, shard: int, expected_digest: str) -> tuple[Tensor, Tensor]:
+def _shard(data_settings: str, seed: int, shard: int, expected_digest: str) -> tuple[Examples, Examples]:
     indices = _partition(data_settings, seed)[shard]
     if shards.digest(indices) != expected_digest:
         raise DataError(
@@ -116,12 +146,25 @@ def _shard(data_settings: str, seed: int, shard: int, expected_digest: str) -> t
             f" {shards.digest(indices)} here, {expected_digest} there; use the same versions of Fedge and NumPy"
         )
     part = mnist.load_part("train", indices)
-    return part.images, part.labels
+    return _divided(part, DataSettings.model_validate_json(data_settings).holdout, seed, shard)
 
 
 @lru_cache(maxsize=1)  # all its nodes divide the data alike
 def _partition(data_settings: str, seed: int) -> list[shards.Indices]:
     return shards.partition(mnist.load_labels("train"), DataSettings.model_validate_json(data_settings), seed)
+
+
+@lru_cache(maxsize=1)
+def _own(path: str, holdout: float, seed: int) -> tuple[Examples, Examples]:
+    return _divided(own_images(path), holdout, seed, OWN_DATA)
+
+
+def _divided(part: mnist.Images, holdout: float, seed: int, shard: int) -> tuple[Examples, Examples]:
+    """What to train on and what to hold out; without a holdout no copy is made."""
+    if not holdout:
+        return (part.images, part.labels), (part.images[:0], part.labels[:0])
+    trained, held = map(torch.from_numpy, shards.hold_out(len(part), holdout, seed, shard))
+    return (part.images[trained], part.labels[trained]), (part.images[held], part.labels[held])
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,9 @@ LISTEN_SECONDS = 0.2  # how often an idle node looks whether it should stop
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
 
 
+EVALUATE = "evaluate"  # the type of a task that asks for no training
+
+
 class Stopped(FedgeError):
     """The node was asked to stop."""
 
@@ -123,7 +126,7 @@ class Node:
             link.send(pb.FromNode(update=self._last[1]))
             return
         link.works_on(task.task, 0.0)
-        round_text = task.task.split("/")[-2] if task.task.count("/") >= 2 else "?"
+        round_text, does = _round_of(task.task), "testing" if task.type == EVALUATE else "training"
 
         def watch(fraction: float) -> None:
             if self.should_stop(0.0):
@@ -131,28 +134,24 @@ class Node:
             if task.task in link.cancelled:
                 raise _Dropped
             link.works_on(task.task, fraction)
-            self.show_progress(f"round {round_text[:12]}: training, {fraction:.0%}")
+            self.show_progress(f"round {round_text}: {does}, {fraction:.0%}")
 
         token = watching.set(watch)
         try:
-            update = self._train(task)
+            update = self._answer(task)
         except _Dropped:
-            self.tell(f"round {round_text[:12]}: dropped, the server no longer waits for it")
+            self.tell(f"round {round_text}: dropped, the server no longer waits for it")
             return
         finally:
             watching.reset(token)
             self.show_progress("")
             link.works_on("", 0.0)
-        self._last = (key, update)
-        if update.error:
-            self.tell(f"round {round_text[:12]}: {update.error}")
-        else:
-            seconds, loss = update.metrics["fit-seconds"].real, update.metrics["train-loss"].real
-            examples = update.metrics["num-examples"].integer
-            self.tell(f"round {round_text[:12]}: trained on {examples:,} images in {seconds:.1f} s, loss {loss:.4f}")
+        if task.type != EVALUATE:
+            self._last = (key, update)
+        self.tell(f"round {round_text}: {update.error or _done(update, task.type)}")
         link.send(pb.FromNode(update=update))
 
-    def _train(self, task: pb.Task) -> pb.Update:
+    def _answer(self, task: pb.Task) -> pb.Update:
         try:
             message = from_task(task, node_id=1)
         except WireError as error:
@@ -167,12 +166,26 @@ class Node:
         return to_update(answer(app, message, context, let_through=(Stopped, _Dropped)), task.task)
 
     def _judged(self, verdict: pb.Verdict) -> None:
-        round_text = verdict.task.split("/")[-2] if verdict.task.count("/") >= 2 else verdict.task
         reason = f": {verdict.reason[:300]}" if verdict.reason else ""
-        self.tell(f"round {round_text[:12]}: {verdict.verdict[:20]}{reason}")
+        self.tell(f"round {_round_of(verdict.task)}: {verdict.verdict[:20]}{reason}")
 
     def _tell_once(self, text: str) -> None:
         """Tell ``text`` once until the next welcome: a server that is away for days fills no log."""
         if text not in self._told:
             self._told.add(text)
             self.tell(text)
+
+
+def _round_of(task: str) -> str:
+    """The round in a task's name, ``RUN/ROUND/NODE`` or ``RUN/ROUND/evaluate/NODE``."""
+    parts = task.split("/")
+    return parts[1][:12] if len(parts) > 2 else "?"
+
+
+def _done(update: pb.Update, kind: str) -> str:
+    """What a finished task came to, for a person."""
+    metrics = dict(update.metrics)
+    images = f"{metrics['num-examples'].integer:,} images"
+    if kind == EVALUATE:
+        return f"the new model knows {metrics['accuracy'].real:.2%} of the {images} held out here"
+    return f"trained on {images} in {metrics['fit-seconds'].real:.1f} s, loss {metrics['train-loss'].real:.4f}"

@@ -53,10 +53,10 @@ def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> list[Laye
 
 
 def config_path(name: str) -> Path:
-    """A file, or the profile of that name in ``configs/`` or the recipe of that name in ``configs/recipes/``."""
+    """A file, or the profile, recipe or strategy of that name in ``configs/`` and its folders."""
     path = Path(name)
     if path.name == name and not path.exists():
-        for profile in (CONFIGS / f"{name}.yaml", CONFIGS / "recipes" / f"{name}.yaml"):
+        for profile in (CONFIGS / folder / f"{name}.yaml" for folder in (".", "recipes", "strategies")):
             if profile.exists():
                 return profile
     return path

@@ -47,6 +47,7 @@ class Task:
     state: State  # the global model
     settings: TaskSettings
     shard_digests: tuple[str, ...]  # of every shard's index list, by number
+    proximal_mu: float = 0.0  # FedProx's; 0 for all other strategies
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,10 @@ def read_task(content: RecordDict) -> Task:
         settings = TaskSettings.model_validate_json(text)
     except ValidationError as error:
         raise WireError(f"the task's settings: {error.errors(include_url=False)[0]['msg']}") from None
-    return Task(round_number, to_state(arrays), settings, tuple(str(digest) for digest in digests))
+    proximal_mu = config.get("proximal-mu", 0.0)  # as Flower's FedProx says it
+    if not isinstance(proximal_mu, float) or not 0 <= proximal_mu < math.inf:
+        raise WireError(f"the task's proximal-mu must be a number of at least 0, got {proximal_mu!r:.40}")
+    return Task(round_number, to_state(arrays), settings, tuple(str(digest) for digest in digests), proximal_mu)
 
 
 def update_record(update: Update) -> RecordDict:
@@ -155,6 +159,28 @@ def update_record(update: Update) -> RecordDict:
         "threads": update.threads,
     }
     return RecordDict({"arrays": to_record(update.state), "metrics": MetricRecord(metrics)})
+
+
+def evaluation_record(loss: float, accuracy: float, num_examples: int) -> RecordDict:
+    """How good the global model is on a node's held-out examples, as the content of a reply."""
+    return RecordDict({"metrics": MetricRecord({"loss": loss, "accuracy": accuracy, "num-examples": num_examples})})
+
+
+def read_evaluation(content: RecordDict, max_examples: int) -> tuple[float, float, int]:
+    """Loss per example, accuracy (0..1) and number of examples that a node reports.
+
+    Raises:
+        WireError: it reports something else, or more than ``max_examples``.
+    """
+    said = dict(next(iter(content.metric_records.values()), {}))
+    loss, accuracy, num_examples = (said.get(key) for key in ("loss", "accuracy", "num-examples"))
+    if len(said) != 3 or type(num_examples) is not int or not 1 <= num_examples <= max_examples:
+        raise WireError(f"an evaluation on {num_examples!r:.40} examples, expected 1 to {max_examples}")
+    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+        raise WireError(f"the accuracy is {accuracy!r:.40}, expected 0 to 1")
+    if not isinstance(loss, float) or not 0 <= loss < math.inf:
+        raise WireError(f"the loss is {loss!r:.40}, expected a finite number of at least 0")
+    return loss, accuracy, num_examples
 
 
 def holding_record(shard: int, num_examples: int) -> RecordDict:

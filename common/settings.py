@@ -54,6 +54,7 @@ class DataSettings(_Section):
     num_shards: Annotated[int, Field(ge=1, le=60_000)]
     dirichlet_alpha: PositiveFloat
     labels_per_shard: Annotated[int, Field(ge=1, le=10)]
+    holdout: Annotated[float, Field(ge=0, le=0.5)]
 
 
 class TrainingSettings(_Section):
@@ -78,8 +79,33 @@ class TrainingSettings(_Section):
 class StrategySettings(_Section):
     """How updates are screened and averaged."""
 
-    name: Literal["fedavg"]
+    name: Literal[
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadam",
+        "fedyogi",
+        "fedadagrad",
+        "fedmedian",
+        "fedtrimmedavg",
+        "krum",
+        "multikrum",
+        "bulyan",
+        "qfedavg",
+    ]
     max_norm_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    proximal_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    server_learning_rate: PositiveFloat
+    server_momentum: Annotated[float, Field(ge=0, lt=1)]
+    eta: PositiveFloat
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    tau: PositiveFloat
+    trimmed_fraction: Annotated[float, Field(ge=0, lt=0.5)]
+    num_malicious_nodes: Annotated[int, Field(ge=0)]
+    num_nodes_to_select: PositiveInt
+    q: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    client_learning_rate: PositiveFloat
 
 
 class FederationSettings(_Section):

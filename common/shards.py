@@ -64,6 +64,25 @@ def check_shard(number: int, num_shards: int) -> None:
         raise UsageError(f"shard {number} does not exist: the training set is divided into {shards}")
 
 
+def hold_out(num_samples: int, share: float, seed: int, shard: int) -> tuple[Indices, Indices]:
+    """Divide a node's samples into those it trains on and those it only tests on, the same in every round.
+
+    Args:
+        num_samples: 1..
+        share: 0..0.5 of them to hold out; at least one is, if there are two and the share is not 0.
+        seed: the run's.
+        shard: the shard's number, -1 for a node's own data.
+
+    Returns:
+        Ascending int64 indices into the node's samples: the first list is never empty.
+    """
+    size = min(max(round(share * num_samples), 1), num_samples - 1) if share else 0
+    chance = np.random.RandomState([seed, shard + 1])
+    held = np.zeros(num_samples, dtype=bool)
+    held[chance.permutation(num_samples)[:size]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
 def _iid(num_samples: int, num_shards: int, chance: np.random.RandomState) -> Indices:
     """Deal shuffled samples in turn: shard sizes differ by one at most. Returns owners [N]."""
     owner = np.empty(num_samples, dtype=np.int64)

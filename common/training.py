@@ -1,7 +1,7 @@
 """Local training and evaluation: pure functions over a model and examples, no I/O."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from common.models import Network
 from common.optimizers import Optimizer
 from common.settings import TrainingSettings
 
+NUM_LABELS = 10
 Prepare = Callable[[Tensor], Tensor]  # uint8 [N, 28, 28] -> float32 [N, 1, S, S]: ``Preprocessing.prepare``
 
 
@@ -29,6 +30,7 @@ class Evaluation:
 
     loss: float  # mean of the network's loss per example
     accuracy: float  # 0..1
+    class_accuracy: Mapping[int, float] = field(default_factory=dict)  # 0..1 of every label that there are examples of
 
 
 def fit(
@@ -41,6 +43,7 @@ def fit(
     generator: torch.Generator,
     watch: Callable[[float], None] = lambda _: None,
     optimizer: Optimizer | None = None,
+    proximal_mu: float = 0.0,
 ) -> FitResult:
     """Train ``model`` in place with local steps (McMahan et al. 2017, ClientUpdate).
 
@@ -54,10 +57,13 @@ def fit(
         generator: where the order of the examples comes from.
         watch: called after each step with the fraction done, (0, 1]; what it raises ends the fit.
         optimizer: one of these settings over ``model``'s parameters that lives on from fit to fit; None: a new one.
+        proximal_mu: >= 0, weight of half the squared distance from the global weights, which is added to the loss
+            (FedProx, Li et al. 2020, equation 2); 0 = not.
     """
     model.train()
     parameters = list(model.parameters())
     optimizer = optimizer or optimizers.build(settings, parameters)
+    origin = [parameter.detach().clone() for parameter in parameters] if proximal_mu else []
     num_examples = len(labels)
     num_steps = settings.local_epochs * -(-num_examples // settings.batch_size)
     loss_sum = torch.zeros(())
@@ -66,7 +72,10 @@ def fit(
         optimizer.learning_rate = schedules.learning_rate(settings, round_number, epoch)
         for batch in torch.randperm(num_examples, generator=generator).split(settings.batch_size):
             loss = model.loss(model(prepare(images[batch])), labels[batch])
-            optimizer.step(torch.autograd.grad(loss, parameters))
+            gradients: Sequence[Tensor] = torch.autograd.grad(loss, parameters)
+            if proximal_mu:
+                gradients = _pulled(gradients, parameters, origin, proximal_mu)
+            optimizer.step(gradients)
             loss_sum += loss.detach() * len(batch)  # the last batch is short: weight by examples
             steps_done += 1
             watch(steps_done / num_steps)
@@ -77,9 +86,22 @@ def fit(
 def evaluate(model: Network, images: Tensor, labels: Tensor, prepare: Prepare, batch_size: int = 1000) -> Evaluation:
     """Loss and accuracy of ``model`` on ``images`` (uint8 [N, 28, 28]) and ``labels`` (int64 [N]), N >= 1."""
     model.eval()
-    loss_sum, correct = 0.0, 0
+    loss_sum, correct = 0.0, torch.zeros(NUM_LABELS, dtype=torch.int64)
     for batch, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         answer = model(prepare(batch))  # [B, 10]
         loss_sum += model.loss(answer, targets, reduction="sum").item()
-        correct += int((answer.argmax(dim=1) == targets).sum())
-    return Evaluation(loss_sum / len(labels), correct / len(labels))
+        correct += torch.bincount(targets[answer.argmax(dim=1) == targets], minlength=NUM_LABELS)
+    of_each = torch.bincount(labels, minlength=NUM_LABELS)
+    return Evaluation(
+        loss=loss_sum / len(labels),
+        accuracy=int(correct.sum()) / len(labels),
+        class_accuracy={label: int(correct[label]) / n for label, n in enumerate(of_each.tolist()) if n},
+    )
+
+
+def _pulled(
+    gradients: Sequence[Tensor], parameters: Sequence[Tensor], origin: Sequence[Tensor], mu: float
+) -> Sequence[Tensor]:
+    """Gradients of the loss with FedProx's term, ``mu / 2`` times the squared distance from ``origin``."""
+    with torch.no_grad():
+        return [g + mu * (p - o) for g, p, o in zip(gradients, parameters, origin, strict=True)]

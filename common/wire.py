@@ -99,11 +99,11 @@ def to_update(reply: Message, task: str) -> pb.Update:
     """A ClientApp's reply to the task of that name."""
     if reply.has_error():
         return pb.Update(task=task, error=reply.error.reason)
-    if not reply.content.array_records or not reply.content.metric_records:
-        return pb.Update(task=task, error="the task did not ask for training")
-    weights = pack(next(iter(reply.content.array_records.values())))
+    if not reply.content.metric_records:
+        return pb.Update(task=task, error="the task asks for something that this node does not do")
     metrics = to_values(next(iter(reply.content.metric_records.values())))
-    return pb.Update(task=task, weights=weights, metrics=metrics)
+    arrays = next(iter(reply.content.array_records.values()), None)  # an evaluation has none
+    return pb.Update(task=task, weights=None if arrays is None else pack(arrays), metrics=metrics)
 
 
 def from_update(update: pb.Update, message: Message) -> Message:
@@ -111,8 +111,10 @@ def from_update(update: pb.Update, message: Message) -> Message:
     if update.error:
         return error_reply(message, update.error)
     try:
-        arrays, metrics = unpack(update.weights), MetricRecord(from_values(update.metrics))
-        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+        content = RecordDict({"metrics": MetricRecord(from_values(update.metrics))})
+        if update.HasField("weights"):
+            content["arrays"] = unpack(update.weights)
+        return Message(content, reply_to=message)
     except (TypeError, ValueError) as error:  # a WireError is a ValueError
         return error_reply(message, f"unreadable update: {error}")
 

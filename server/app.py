@@ -142,14 +142,19 @@ class Conductor:
             central = Centralized(self.run.run_id, settings, mnist.load("train"), self.console)
             self._memory = central.memory
             return central.rounds(last.state, last.strategy_state, numbers)
+        strategy = strategies.build(settings.strategy)
+        strategies.restore(strategy, last.strategy_state, last.state)
+        self._memory = lambda: strategies.memory(strategy)
         plan = Plan(
             run=self.run.run_id,
-            strategy=strategies.build(settings.strategy),
+            strategy=strategy,
             screen=Screen(
                 [len(part) for part in parts], settings.federation.max_own_examples, settings.strategy.max_norm_ratio
             ),
             config=task_config(settings, self.run.run_id, tuple(shards.digest(part) for part in parts)),
             deadline_seconds=settings.federation.round_deadline_seconds,
+            num_needed=strategies.num_needed(settings.strategy),
+            nodes_evaluate=settings.data.holdout > 0,
         )
         return rounds(self.grid, plan, last.state, numbers, self._cohort)
 

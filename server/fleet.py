@@ -26,7 +26,7 @@ from common.errors import UsageError, WireError
 from common.records import identify
 from common.settings import Settings
 from common.wire import CHANNEL_OPTIONS, JOIN, MAX_HELLO_BYTES, MAX_SIGNAL_BYTES, from_update, to_task
-from server.grids import Answer, Node, NodeGrid, Verdict
+from server.grids import TRAIN, Answer, Node, NodeGrid, Verdict
 from server.relay import Listener, Relay
 from server.roster import MAX_NODES, Refused, Roster
 from server.session import Session
@@ -47,6 +47,11 @@ class Assignment:
         self.bytes_down = 0
         self.outcome: asyncio.Future[tuple[pb.Update, float, int] | str] = asyncio.get_running_loop().create_future()
         self.forfeit: asyncio.TimerHandle | None = None
+
+    @property
+    def is_training(self) -> bool:
+        """Whether an update is asked for; the other thing a node can do is to test the model."""
+        return self.message.metadata.message_type == TRAIN
 
     def parcel(self) -> bytes:
         """The message to the node; protobuf merges concatenated messages, so the weights are encoded once."""
@@ -266,7 +271,8 @@ class Fleet(NodeGrid):
             session.works_on(message.progress.task)
             if session.free and not was_free:
                 self._changed.set()
-            if message.progress.task in self._assignments:
+            open_task = self._assignments.get(message.progress.task)
+            if open_task and open_task.is_training:
                 self._listener.progress(session.node.name, min(1.0, max(0.0, message.progress.fraction)))
         elif kind == "farewell" and size <= MAX_SIGNAL_BYTES:
             return " ".join(message.farewell.reason[:200].split()) or "it left"
@@ -280,7 +286,8 @@ class Fleet(NodeGrid):
         assignment = self._assignments.get(update.task)
         mine = assignment is not None and assignment.message.metadata.dst_node_id == session.node.node_id
         if assignment is not None and mine and assignment.end((update, time.monotonic(), size)):
-            self._listener.delivered(session.node.name)
+            if assignment.is_training:
+                self._listener.delivered(session.node.name)
             return
         counted = assignment is not None and mine and not isinstance(assignment.outcome.result(), str)
         reason = "an update for it is in already" if counted else "this task is not open (any more)"

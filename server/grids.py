@@ -15,6 +15,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 UNKNOWN_SHARD = -2
+TRAIN = "train"  # the type of a message that asks for an update; the other one is "evaluate"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class NodeGrid(Grid):
         """Send one message to each destination node and gather answers until all are in or time is up.
 
         Args:
-            round_name: ``RUN/ROUND``; with the node's name it names the task.
+            round_name: ``RUN/ROUND``, or ``RUN/ROUND/evaluate``; with the node's name it names the task.
             messages: at most one for each node.
             deadline_seconds: counted from now.
 

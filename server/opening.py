@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.settings import Layer, Settings, load
+from server import strategies
 from server.baselines import check_baseline
 from server.console import Console
 from server.storage.folders import newest_unfinished
@@ -20,7 +21,7 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
     A centralized run has one shard, whatever is asked for: the whole training set.
 
     Raises:
-        SettingsError: see ``common.settings.load``.
+        SettingsError: see ``common.settings.load``; or the strategy needs more nodes than the run waits for.
         UsageError: see ``server.baselines.check_baseline``.
     """
     below = [settings_layer(resumed)] if resumed else []
@@ -32,6 +33,8 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
     if settings.run.baseline == "centralized":
         check_baseline(settings)
         settings = load(*below, *given, ("--centralized", {"data.num_shards": 1}))
+    else:
+        strategies.check(settings)
     return settings
 
 

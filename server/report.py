@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from common.models import State
-from common.training import Evaluation
+from common.training import NUM_LABELS, Evaluation
 
 Verdict = Literal["accepted", "rejected", "expired"]
 
@@ -50,6 +50,16 @@ class NodeReport:
         )
 
 
+@dataclass(frozen=True)
+class NodeEvaluation:
+    """How good the new global model is on what one node holds out."""
+
+    node: str
+    loss: float  # per example
+    accuracy: float  # 0..1
+    num_examples: int  # 1..
+
+
 @dataclass(frozen=True, eq=False)
 class Round:
     """One finished round: the global model after it and how it came about."""
@@ -65,6 +75,18 @@ class Round:
     overhead_seconds: float  # seconds less fit_seconds
     bytes_down: int  # to all nodes
     bytes_up: int  # from all nodes
+    evaluations: tuple[NodeEvaluation, ...] = ()  # in node order; empty where nodes hold nothing out
+
+    @property
+    def node_accuracy_mean(self) -> float:
+        """0..1, over all held-out examples of the nodes alike; nan without any."""
+        examples = sum(each.num_examples for each in self.evaluations)
+        return sum(e.accuracy * e.num_examples for e in self.evaluations) / examples if examples else math.nan
+
+    @property
+    def node_accuracy_worst(self) -> float:
+        """0..1, that of the node on which the model is worst; nan without any."""
+        return min((each.accuracy for each in self.evaluations), default=math.nan)
 
     @property
     def num_nodes(self) -> int:
@@ -88,6 +110,7 @@ class Round:
 def metrics_record(number: int, evaluation: Evaluation, done: Round | None, best: bool) -> dict[str, Any]:
     """The object of a round in ``metrics.jsonl``; without ``done`` (round 0) the test figures only."""
     record: dict[str, Any] = {"round": number, "test_loss": evaluation.loss, "test_accuracy": evaluation.accuracy}
+    record["class_accuracy"] = [evaluation.class_accuracy.get(label) for label in range(NUM_LABELS)]
     if done is not None:
         record |= {
             "train_loss": done.train_loss,
@@ -100,6 +123,8 @@ def metrics_record(number: int, evaluation: Evaluation, done: Round | None, best
             "overhead_seconds": done.overhead_seconds,
             "bytes_down": done.bytes_down,
             "bytes_up": done.bytes_up,
+            "node_accuracy_mean": done.node_accuracy_mean,
+            "node_accuracy_worst": done.node_accuracy_worst,
         }
     return finite(record | {"best": best})
 

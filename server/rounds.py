@@ -9,9 +9,10 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from common.models import State
-from common.records import OWN_DATA, to_record, to_state
+from common.records import OWN_DATA, to_record
 from server import strategies
 from server.grids import Answer, Node, NodeGrid
+from server.node_evaluation import evaluate_on_nodes
 from server.report import NodeReport, Round
 from server.screening import Rejected, Screen, Screened
 
@@ -25,6 +26,8 @@ class Plan:
     screen: Screen
     config: ConfigRecord  # of every task
     deadline_seconds: float
+    num_needed: int = 1  # the fewest updates that the strategy can average
+    nodes_evaluate: bool = False  # whether nodes hold out examples to test every new model on
 
 
 def rounds(
@@ -53,8 +56,12 @@ def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequen
     checked, rejected = _screen(answers, nodes, plan.screen, state)
     updates = [update for update in checked if update.node.node_id not in rejected]
     replies: dict[int, Message] = {answer.node_id: answer.reply for answer in answers if answer.reply is not None}
-    if updates:
-        state = to_state(strategies.average(plan.strategy, number, updates, replies))
+    averaged, reason = _average(plan, number, updates, replies)
+    if averaged is None:
+        rejected |= {update.node.node_id: reason for update in updates}
+        updates = []
+    else:
+        state = averaged
     seconds = time.monotonic() - start
     fit_seconds = max((update.fit_seconds for update in updates), default=0.0)
     examples = sum(update.num_examples for update in updates)
@@ -67,7 +74,7 @@ def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequen
         number=number,
         state=state,
         reports=tuple(sorted(reports, key=lambda report: (report.shard, report.node))),
-        averaged=bool(updates),
+        averaged=averaged is not None,
         train_loss=sum(u.train_loss * u.num_examples for u in updates) / examples if examples else math.nan,
         share_of_data=_share(updates, plan.screen),
         seconds=seconds,
@@ -75,7 +82,19 @@ def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequen
         overhead_seconds=max(0.0, seconds - fit_seconds),
         bytes_down=sum(answer.bytes_down for answer in answers),
         bytes_up=sum(answer.bytes_up for answer in answers),
+        evaluations=evaluate_on_nodes(grid, plan, state, number) if plan.nodes_evaluate else (),
     )
+
+
+def _average(
+    plan: Plan, number: int, updates: Sequence[Screened], replies: dict[int, Message]
+) -> tuple[State | None, str]:
+    """The next global model, or None and the reason why these updates make none."""
+    if not updates:
+        return None, ""
+    if len(updates) < plan.num_needed:
+        return None, f"the strategy needs {plan.num_needed} updates, {len(updates)} of this round are usable"
+    return strategies.average(plan.strategy, number, updates, replies), "the average of the round is not finite"
 
 
 def _screen(

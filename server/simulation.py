@@ -20,7 +20,7 @@ from common.errors import RunFailed
 from common.records import answer as run_app
 from common.records import identify
 from common.wire import from_task, from_update, to_task, to_update
-from server.grids import Answer, Node, NodeGrid, num_bytes
+from server.grids import TRAIN, Answer, Node, NodeGrid, num_bytes
 
 ClientApp = Callable[[Message, Context], Message]
 
@@ -62,7 +62,8 @@ class Simulation(NodeGrid):
         answers = []
         for message, reply in zip(messages, self._replies(messages), strict=True):
             node_id = message.metadata.dst_node_id
-            self.listener(f"sim-{node_id - 1}")
+            if message.metadata.message_type == TRAIN:
+                self.listener(f"sim-{node_id - 1}")
             seconds = time.monotonic() - start
             answers.append(Answer(node_id, reply, "", seconds, num_bytes(message), num_bytes(reply)))
         return answers

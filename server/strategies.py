@@ -1,22 +1,97 @@
 """Strategies by name: how a round's updates become the next global model."""
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp import strategy as flower
+from flwr.serverapp.strategy import Strategy
 
-from common.settings import StrategySettings
+from common.errors import RunDirectoryError, SettingsError
+from common.models import State
+from common.records import to_state
+from common.settings import Settings, StrategySettings
 from server.screening import Screened
+from server.storage.checkpoint import Plain
 
-# Sampling and evaluation are the round loop's own: strategies take the cohort they are shown.
-_COHORT = {"fraction_train": 1.0, "min_train_nodes": 1, "min_available_nodes": 1, "weighted_by_key": "num-examples"}
+# Sampling is the round loop's own: strategies take the cohort they are shown.
+_COHORT = {
+    "fraction_train": 1.0,
+    "fraction_evaluate": 1.0,
+    "min_train_nodes": 1,
+    "min_evaluate_nodes": 1,
+    "min_available_nodes": 1,
+    "weighted_by_key": "num-examples",
+}
+# Flower's strategies, and which of the settings each takes under which name.
+_STRATEGIES: dict[str, tuple[type[Strategy], dict[str, str]]] = {
+    "fedavg": (flower.FedAvg, {}),
+    "fedprox": (flower.FedProx, {"proximal_mu": "proximal_mu"}),
+    "fedavgm": (
+        flower.FedAvgM,
+        {"server_learning_rate": "server_learning_rate", "server_momentum": "server_momentum"},
+    ),
+    "fedadam": (flower.FedAdam, {"eta": "eta", "beta_1": "beta1", "beta_2": "beta2", "tau": "tau"}),
+    "fedyogi": (flower.FedYogi, {"eta": "eta", "beta_1": "beta1", "beta_2": "beta2", "tau": "tau"}),
+    "fedadagrad": (flower.FedAdagrad, {"eta": "eta", "tau": "tau"}),
+    "fedmedian": (flower.FedMedian, {}),
+    "fedtrimmedavg": (flower.FedTrimmedAvg, {"beta": "trimmed_fraction"}),
+    "krum": (flower.Krum, {"num_malicious_nodes": "num_malicious_nodes"}),
+    "multikrum": (
+        flower.MultiKrum,
+        {"num_malicious_nodes": "num_malicious_nodes", "num_nodes_to_select": "num_nodes_to_select"},
+    ),
+    "bulyan": (flower.Bulyan, {"num_malicious_nodes": "num_malicious_nodes"}),
+    "qfedavg": (flower.QFedAvg, {"client_learning_rate": "client_learning_rate", "q": "q"}),
+}
+_FIXED: dict[str, dict[str, Any]] = {"qfedavg": {"train_loss_key": "train-loss"}}
+# What the strategies remember from round to round beside the global model: {attribute: one array a weight}.
+_MEMORIES = ("momentum_vector", "m_t", "v_t")
 
 
 def build(settings: StrategySettings) -> Strategy:
-    """Flower's strategy of that name."""
-    return {"fedavg": FedAvg}[settings.name](**_COHORT)  # type: ignore[arg-type]  # mixed keyword types
+    """Flower's strategy of that name, with its parameters."""
+    kind, parameters = _STRATEGIES[settings.name]
+    chosen = {name: getattr(settings, key) for name, key in parameters.items()}
+    return kind(**_COHORT, **chosen, **_FIXED.get(settings.name, {}))
+
+
+def num_needed(settings: StrategySettings) -> int:
+    """The fewest updates that the strategy can do its work on.
+
+    Krum and Multi-Krum: 2f + 3 for f malicious nodes (Blanchard et al. 2017); Bulyan: 4f + 3 (El Mhamdi et al. 2018);
+    a trimmed mean must have something left to trim.
+    """
+    malicious = settings.num_malicious_nodes
+    match settings.name:
+        case "krum":
+            return 2 * malicious + 3
+        case "multikrum":
+            return max(2 * malicious + 3, settings.num_nodes_to_select + malicious)
+        case "bulyan":
+            return 4 * malicious + 3
+    return 1
+
+
+def check(settings: Settings) -> None:
+    """Refuse a strategy that needs more nodes in a round than the run waits for.
+
+    Raises:
+        SettingsError: it does.
+    """
+    federation, needed = settings.federation, num_needed(settings.strategy)
+    cohort = max(1, round(federation.fraction * federation.clients))
+    if cohort < needed:
+        raise SettingsError(
+            f"strategy.name {settings.strategy.name} needs at least {needed} nodes in a round, and federation.clients"
+            f" {federation.clients} times federation.fraction {federation.fraction:g} makes {cohort}; ask for more"
+            " with --clients, or lower strategy.num_malicious_nodes"
+        )
 
 
 def tasks(
@@ -26,22 +101,78 @@ def tasks(
     return list(strategy.configure_train(round_number, arrays, config, _Cohort(cohort)))
 
 
+def evaluation_tasks(
+    strategy: Strategy, round_number: int, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[int]
+) -> list[Message]:
+    """How ``strategy`` asks ``nodes`` to test the global model on what they hold out."""
+    return list(strategy.configure_evaluate(round_number, arrays, config, _Cohort(nodes)))
+
+
 def average(
     strategy: Strategy, round_number: int, updates: Sequence[Screened], replies: dict[int, Message]
-) -> ArrayRecord:
-    """The next global model, from at least one screened update.
+) -> State | None:
+    """The next global model, from at least as many screened updates as the strategy needs.
 
     Args:
         strategy: how to average.
         round_number: 1..
         updates: in node order, so that sums do not depend on who was first.
         replies: ``{node_id: reply}``, whose content is replaced by what the screen let through.
+
+    Returns:
+        float32 tensors; None if what comes out is not finite.
     """
+    names = list(updates[0].content.array_records["arrays"])
+    before = memory(strategy)
     for update in updates:
         replies[update.node.node_id].content = update.content
     arrays, _ = strategy.aggregate_train(round_number, [replies[update.node.node_id] for update in updates])
     assert arrays is not None, "a strategy given usable updates must average them"
-    return arrays
+    # Some of Flower's strategies mix in a NumPy float64: their arrays come out twice as wide.
+    averaged = to_state(arrays)
+    state = {name: averaged[name].to(torch.float32) for name in names}
+    if all(bool(value.isfinite().all()) for value in state.values()):
+        return state
+    _forget(strategy)
+    restore(strategy, before, state)
+    return None
+
+
+def memory(strategy: Strategy) -> dict[str, Plain]:
+    """What ``strategy`` must not forget over a restart: ``{attribute: [tensor, …]}``, in the order of the weights."""
+    held = {name: getattr(strategy, name, None) for name in _MEMORIES}
+    return {
+        name: [torch.from_numpy(np.array(array)) for array in (value.values() if isinstance(value, dict) else value)]
+        for name, value in held.items()
+        if value
+    }
+
+
+def restore(strategy: Strategy, remembered: Mapping[str, Plain], state: State) -> None:
+    """Give ``strategy`` back what ``memory`` gave; ``state`` is the global model of then.
+
+    Raises:
+        RunDirectoryError: that is no memory of this strategy for this model.
+    """
+    for name, tensors in remembered.items():
+        fits = name in _MEMORIES and hasattr(strategy, name) and isinstance(tensors, list)
+        if not fits or [_shape(each) for each in tensors] != [value.shape for value in state.values()]:  # type: ignore[union-attr]
+            raise RunDirectoryError(
+                f"the checkpoint holds a {name!r:.40} that the strategy cannot use: resume with the settings of the run"
+            )
+        arrays = [each.numpy() for each in tensors]  # type: ignore[union-attr]
+        setattr(strategy, name, arrays if name == "momentum_vector" else dict(zip(state, arrays, strict=True)))
+
+
+def _forget(strategy: Strategy) -> None:
+    """Back to how ``build`` gave it; FedAvgM then takes the global model from the next round's tasks."""
+    for name in (*_MEMORIES, "current_arrays"):
+        if hasattr(strategy, name):
+            setattr(strategy, name, None)
+
+
+def _shape(value: object) -> torch.Size | None:
+    return value.shape if isinstance(value, torch.Tensor) else None
 
 
 class _Cohort(Grid):

@@ -88,6 +88,8 @@ class TensorBoardWriter:
 def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, float]]:
     yield "test/loss", evaluation.loss
     yield "test/accuracy", evaluation.accuracy
+    for label, accuracy in evaluation.class_accuracy.items():
+        yield f"test/class_accuracy/{label}", accuracy
     if done is None:
         return
     if math.isfinite(done.train_loss):
@@ -98,6 +100,11 @@ def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, f
     yield "round/rejected", done.num_rejected
     yield "link/bytes_up", done.bytes_up
     yield "link/bytes_down", done.bytes_down
+    if done.evaluations:
+        yield "round/node_accuracy_mean", done.node_accuracy_mean
+        yield "round/node_accuracy_worst", done.node_accuracy_worst
+    for each in done.evaluations:
+        yield f"node/{each.node}/accuracy", each.accuracy
     for report in done.reports:
         if report.verdict == "accepted":  # what a rejected update says of itself means nothing
             yield f"node/{report.node}/train_loss", report.train_loss

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_one_seed_gives_one_run_with_any_number_of_workers(tmp_path: Path) -> No
         assert all(torch.equal(best_again[key], best[key]) for key in best)
 
     first, *others = figures
-    assert first.keys() == {"round", "test_loss", "test_accuracy", "best"}
+    assert first.keys() == {"round", "test_loss", "test_accuracy", "class_accuracy", "best"}
     assert [line["round"] for line in others] == [1, 2]
     for line in others:
         assert (line["num_nodes"], line["num_rejected"], line["num_expired"]) == (2, 0, 0)
@@ -78,14 +79,16 @@ def learn(grid: NodeGrid, settings: Settings) -> list[Round]:
     parts = shards.partition(mnist.load_labels("train"), settings.data, settings.run.seed)
     config = task_config(settings, "run", tuple(shards.digest(part) for part in parts))
     screen = Screen([len(part) for part in parts], 1000, 0.0)
-    plan = Plan("run", strategies.build(settings.strategy), screen, config, deadline_seconds=PATIENCE_SECONDS)
+    strategy, holds_out = strategies.build(settings.strategy), settings.data.holdout > 0
+    plan = Plan("run", strategy, screen, config, deadline_seconds=PATIENCE_SECONDS, nodes_evaluate=holds_out)
     state = models.initial_state(settings.model.name, settings.run.seed)
     return list(rounds(grid, plan, state, [1, 2], lambda _: grid.nodes()))
 
 
 def test_a_node_over_sockets_learns_the_same_bits_as_simulated() -> None:
     """One node: two in one process would share its model. Two processes: see tests/e2e."""
-    settings, diary, told = tiny(link_host="127.0.0.1", link_port=0), Diary(), list[str]()
+    settings = tiny(link_host="127.0.0.1", link_port=0, data_holdout=0.2)
+    diary, told = Diary(), list[str]()
     with ThreadPoolExecutor(1) as aside:
         with Fleet(settings, Roster(600, 1000), 61_706 * 4, diary) as fleet:
             living = aside.submit(real_node(fleet, hello("node-0", shard=0), told).live)
@@ -98,8 +101,12 @@ def test_a_node_over_sockets_learns_the_same_bits_as_simulated() -> None:
     for ours, theirs in zip(over_sockets, simulated, strict=True):
         assert [report.verdict for report in ours.reports] == ["accepted"]
         assert ours.reports[0].sha256 == theirs.reports[0].sha256
+        assert ours.reports[0].examples == 80
+        assert [replace(each, node="sim-0") for each in ours.evaluations] == list(theirs.evaluations)
+        assert ours.evaluations[0].num_examples == 20
         assert ours.train_loss == theirs.train_loss
         assert all(torch.equal(ours.state[name], theirs.state[name]) for name in theirs.state)
+    assert diary.lines.count("node-0 delivered") == 2  # an evaluation is no delivery
     assert told[-1] == "the server says: the run is done"
 
 

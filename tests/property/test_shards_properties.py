@@ -27,6 +27,7 @@ def divisions(draw: st.DrawFn) -> tuple[npt.NDArray[np.uint8], DataSettings]:
         partition=scheme,
         num_shards=draw(st.integers(1, most)),
         dirichlet_alpha=draw(ALPHAS),
+        holdout=0.0,
         labels_per_shard=labels_per_shard,
     )
 

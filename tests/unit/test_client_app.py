@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,26 +12,31 @@ from flwr.app import Context, Message, RecordDict
 from client.app import app, watching
 from common import mnist, models, shards
 from common.errors import FedgeError
-from common.records import identify, read_holding, task_config, to_record
+from common.records import identify, read_evaluation, read_holding, task_config, to_record
 from common.settings import load
 
 identify(run_id=1, node_id=1)
 NO_SHARD = 'a node config needs partition-id=N, the number of a shard, or data="PATH", got '
 
 
-def send(kind: str, node_config: dict[str, bool | float | int | str], content: RecordDict | None = None) -> Message:
+def send(kind: str, node_config: dict[str, Any], content: RecordDict | None = None) -> Message:
     context = Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
     return app(Message(content or RecordDict(), 1, kind), context)
 
 
-@pytest.fixture(scope="module")
-def task() -> RecordDict:
+def task_of(values: dict[str, object]) -> RecordDict:
     """Round 1 of a run with 200 shards of 300 examples."""
-    settings = load(("test", {"data.num_shards": 200}))
+    settings = load(("test", {"data.num_shards": 200} | values))
     parts = shards.partition(mnist.load_labels("train"), settings.data, settings.run.seed)
     config = task_config(settings, "run", tuple(shards.digest(part) for part in parts))
     config["server-round"] = 1
     return RecordDict({"arrays": to_record(models.initial_state("lenet5", seed=0)), "config": config})
+
+
+@pytest.fixture(scope="module")
+def task() -> RecordDict:
+    """One without a holdout."""
+    return task_of({})
 
 
 @pytest.fixture
@@ -97,3 +103,28 @@ def test_what_ends_a_fit_is_no_reply(task: RecordDict) -> None:
             send("train", {"partition-id": 0}, task)
     finally:
         watching.reset(token)
+
+
+def test_what_is_held_out_is_tested_on_and_never_trained_on() -> None:
+    task = task_of({"data.holdout": 0.1})
+    trained = next(iter(send("train", {"partition-id": 0}, task).content.metric_records.values()))
+    tested = send("evaluate", {"partition-id": 0}, task).content
+    assert trained["num-examples"] == 270
+    loss, accuracy, num_examples = read_evaluation(tested, 30)
+    assert (num_examples, len(tested.array_records)) == (30, 0)
+    assert 2.2 < loss < 2.4  # an untrained model's, ln 10
+    assert accuracy * 30 == round(accuracy * 30)
+
+
+def test_without_a_holdout_there_is_nothing_to_test_on(task: RecordDict) -> None:
+    assert send("evaluate", {"partition-id": 0}, task).error.reason == (
+        "this node holds out nothing to test on (data.holdout)"
+    )
+
+
+def test_own_data_is_held_out_of_too(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 255, (20, 28, 28), np.uint8)
+    np.savez(tmp_path / "own.npz", images=images, labels=np.arange(20) % 10)
+    task, node = task_of({"data.holdout": 0.25}), {"data": str(tmp_path / "own.npz")}
+    assert next(iter(send("train", node, task).content.metric_records.values()))["num-examples"] == 15
+    assert read_evaluation(send("evaluate", node, task).content, 20)[2] == 5

@@ -49,13 +49,14 @@ def test_a_run_directory_holds_the_files_of_the_contract(tmp_path: Path) -> None
 def test_metrics_have_exactly_the_keys_of_the_contract(tmp_path: Path) -> None:
     with _run(tmp_path) as run:
         run.begin(_state(0), Evaluation(2.3, 0.1))
-        run.commit(_round(1), Evaluation(0.5, 0.8))
+        run.commit(_round(1), Evaluation(0.5, 0.8, {0: 0.75, 9: 1.0}))
         assert run.metrics == [
-            {"round": 0, "test_loss": 2.3, "test_accuracy": 0.1, "best": True},
+            {"round": 0, "test_loss": 2.3, "test_accuracy": 0.1, "class_accuracy": [None] * 10, "best": True},
             {
                 "round": 1,
                 "test_loss": 0.5,
                 "test_accuracy": 0.8,
+                "class_accuracy": [0.75, None, None, None, None, None, None, None, None, 1.0],
                 "train_loss": 0.75,
                 "num_nodes": 1,
                 "num_rejected": 1,
@@ -66,6 +67,8 @@ def test_metrics_have_exactly_the_keys_of_the_contract(tmp_path: Path) -> None:
                 "overhead_seconds": 0.5,
                 "bytes_down": 300,
                 "bytes_up": 202,
+                "node_accuracy_mean": None,
+                "node_accuracy_worst": None,
                 "best": True,
             },
         ]

@@ -22,6 +22,7 @@ def divided(
         partition=scheme,
         num_shards=num_shards,
         dirichlet_alpha=dirichlet_alpha,
+        holdout=0.0,
         labels_per_shard=labels_per_shard,
     )
 

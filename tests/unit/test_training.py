@@ -161,6 +161,26 @@ def test_evaluation_by_hand() -> None:
     # p(3) = 9/18, p(any other) = 1/18
     assert found.loss == pytest.approx((3 * math.log(2) + 2 * math.log(18)) / 5)
     assert found.accuracy == 0.6
+    assert found.class_accuracy == {0: 0.0, 3: 1.0, 9: 0.0}
+
+
+def test_the_proximal_term_pulls_back_to_the_weights_that_came() -> None:
+    """Two full-batch steps: the first starts at the global weights, where the pull is zero."""
+    settings = SETTINGS.model_copy(update={"momentum": 0.0, "weight_decay": 0.0, "batch_size": 4})
+    model, images, labels = toy(4)
+    plain = copy.deepcopy(model)
+    origin = [value.detach().clone() for value in plain.parameters()]
+    fit(model, images, labels, prepare, settings, 1, torch.Generator(), proximal_mu=0.5)
+    for _ in range(2):
+        parameters = list(plain.parameters())
+        loss = F.cross_entropy(plain(prepare(images)), labels)
+        loss = loss + 0.25 * sum(((p - o) ** 2).sum() for p, o in zip(parameters, origin, strict=True))
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(0.1 * gradient)
+    for mine, other in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_evaluation_changes_nothing() -> None:

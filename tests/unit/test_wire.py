@@ -133,7 +133,7 @@ NEAREST: dict[int, tuple[Change, str]] = {
     13: (bias(TWOS.astype("<U3")), UNREADABLE + "bias claims dtype '<U3' with 1 dimensions"),
     14: (layout("weight"), "tensors 1 (weight), expected 2 (weight, bias)"),
     15: (layout("weight", "bias", "extra"), "tensors 3 (weight, bias, extra), expected 2 (weight, bias)"),
-    16: (lambda update: update.ClearField("weights"), UNREADABLE + "unknown codec '', expected 'raw'"),
+    16: (lambda update: update.ClearField("weights"), "the reply holds 0 array records and 1 metric records"),
     17: (layout("weight", "bias", "weight", "bias"), UNREADABLE + "the layout has a bad or repeated name 'weight'"),
     18: (lambda update: update.ClearField("metrics"), "metrics 0 (), expected 5"),
     19: (metric("speed", real=1.5), "metrics 6 ("),

@@ -1,0 +1,67 @@
+"""Tests the global model on the nodes' own held-out examples: how it does where the data is, not on average only."""
+
+import logging
+from typing import Protocol
+
+from flwr.app import ConfigRecord
+from flwr.serverapp.strategy import Strategy
+
+from common.errors import WireError
+from common.models import State
+from common.records import OWN_DATA, read_evaluation, to_record
+from server import strategies
+from server.grids import Answer, Node, NodeGrid
+from server.report import NodeEvaluation
+from server.screening import Screen
+
+_LOG = logging.getLogger(__name__)
+
+
+class Plan(Protocol):
+    """What an evaluation needs of ``server.rounds.Plan``."""
+
+    @property
+    def run(self) -> str: ...  # noqa: D102
+    @property
+    def strategy(self) -> Strategy: ...  # noqa: D102
+    @property
+    def screen(self) -> Screen: ...  # noqa: D102
+    @property
+    def config(self) -> ConfigRecord: ...  # noqa: D102
+    @property
+    def deadline_seconds(self) -> float: ...  # noqa: D102
+
+
+def evaluate_on_nodes(grid: NodeGrid, plan: Plan, state: State, number: int) -> tuple[NodeEvaluation, ...]:
+    """Ask all nodes that are here how good ``state`` is; those that do not answer well are left out, and logged.
+
+    A node is believed: the figures are reported, nothing is decided by them.
+    """
+    nodes = {node.node_id: node for node in grid.nodes()}
+    messages = strategies.evaluation_tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
+    answers = grid.exchange(f"{plan.run}/{number}/evaluate", messages, plan.deadline_seconds)
+    order = {node_id: place for place, node_id in enumerate(nodes)}
+    found = []
+    for answer in sorted(answers, key=lambda answer: order[answer.node_id]):
+        try:
+            found.append(_read(answer, nodes[answer.node_id], plan.screen))
+        except WireError as error:
+            _LOG.info("round %d: no evaluation from %s: %s", number, nodes[answer.node_id].name, error)
+    return tuple(found)
+
+
+def _read(answer: Answer, node: Node, screen: Screen) -> NodeEvaluation:
+    if answer.reply is None:
+        raise WireError(answer.reason)
+    if answer.reply.has_error():
+        raise WireError(f"{answer.reply.error.reason:.300}")
+    return NodeEvaluation(node.name, *read_evaluation(answer.reply.content, _most(node, screen)))
+
+
+def _most(node: Node, screen: Screen) -> int:
+    """How many examples ``node`` can hold at most."""
+    if 0 <= node.shard < len(screen.shard_sizes):
+        return screen.shard_sizes[node.shard]
+    if node.shard == OWN_DATA and node.own_examples:
+        return min(node.own_examples, screen.max_own_examples)
+    return max(screen.max_own_examples, *screen.shard_sizes)
