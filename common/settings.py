@@ -166,7 +166,7 @@ class RunSettings(_Section):
     """What one run is called, where it is kept and what its chance derives from."""
 
     engine: Literal["link", "ray", "superlink"]
-    baseline: Literal["none", "centralized"]
+    baseline: Literal["none", "centralized", "local-only"]
     out: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$")]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]

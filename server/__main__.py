@@ -48,8 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--resume", nargs="?", const="", metavar="DIR", help="continue this run, or the newest unfinished one"
     )
-    baselines = parser.add_argument_group("baselines (docs/baselines.md)")
+    baselines = parser.add_argument_group("baselines (docs/baselines.md)").add_mutually_exclusive_group()
     baselines.add_argument("--centralized", action="store_true", help="train one model on all training images, here")
+    baselines.add_argument("--local-only", action="store_true", help="let every node train for itself, average nothing")
     engine = parser.add_argument_group("engine")
     engine.add_argument("--simulate", type=int, metavar="N", help="N virtual nodes, and N shards unless set otherwise")
     engine.add_argument("--engine", choices=["link", "ray", "superlink"], help="what carries tasks (docs/engines.md)")
@@ -73,12 +74,16 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
         "run.out": arguments.out,
         "run.name": arguments.name,
         "run.engine": arguments.engine,
-        "run.baseline": "centralized" if arguments.centralized else None,
+        "run.baseline": _baseline(arguments),
         "simulation.nodes": arguments.simulate,
         "superlink.address": arguments.superlink,
         "link.host": arguments.host,
         "link.port": arguments.port,
     }
+
+
+def _baseline(arguments: argparse.Namespace) -> str | None:
+    return "centralized" if arguments.centralized else "local-only" if arguments.local_only else None
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
 from server.gathering import Waiting, gather, sample
 from server.grids import Node, NodeGrid, Verdict
+from server.local_only import LocalOnly
 from server.opening import opened, resolve, resumed_path
 from server.report import Round
 from server.roster import node_id
@@ -143,8 +144,6 @@ class Conductor:
             self._memory = central.memory
             return central.rounds(last.state, last.strategy_state, numbers)
         strategy = strategies.build(settings.strategy)
-        strategies.restore(strategy, last.strategy_state, last.state)
-        self._memory = lambda: strategies.memory(strategy)
         plan = Plan(
             run=self.run.run_id,
             strategy=strategy,
@@ -156,6 +155,13 @@ class Conductor:
             num_needed=strategies.num_needed(settings.strategy),
             nodes_evaluate=settings.data.holdout > 0,
         )
+        if settings.run.baseline == "local-only":
+            start = models.initial_state(settings.model.name, settings.run.seed)
+            alone = LocalOnly(self.grid, plan, start, self._evaluate)
+            self._memory = alone.memory
+            return alone.rounds(last.strategy_state, numbers, self._cohort)
+        strategies.restore(strategy, last.strategy_state, last.state)
+        self._memory = lambda: strategies.memory(strategy)
         return rounds(self.grid, plan, last.state, numbers, self._cohort)
 
     def _begin(self) -> None:

@@ -18,6 +18,7 @@ from common.settings import Settings
 from common.streams import stream
 from common.training import FitResult, fit
 from server.grids import Answer, Node, NodeGrid
+from server.local_only import check_room
 from server.report import NodeReport, Round
 from server.storage.checkpoint import Plain, weights_sha256
 
@@ -33,8 +34,11 @@ def check_baseline(settings: Settings) -> None:
     """Refuse what a baseline cannot be combined with.
 
     Raises:
-        UsageError: a centralized run was asked for on an engine, or with virtual nodes.
+        UsageError: a centralized run was asked for on an engine, or with virtual nodes; or more nodes that train
+            alone than checkpoints have room for.
     """
+    if settings.run.baseline == "local-only":
+        check_room(settings)
     if settings.run.baseline != "centralized":
         return
     if settings.run.engine != "link":

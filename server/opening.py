@@ -30,10 +30,10 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
         count = settings.simulation.nodes
         implied = {"data.num_shards": count, "federation.clients": count}
         settings = load(("--simulate", implied), *given)
+    check_baseline(settings)
     if settings.run.baseline == "centralized":
-        check_baseline(settings)
         settings = load(*below, *given, ("--centralized", {"data.num_shards": 1}))
-    else:
+    if settings.run.baseline == "none":
         strategies.check(settings)
     return settings
 

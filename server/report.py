@@ -60,6 +60,15 @@ class NodeEvaluation:
     num_examples: int  # 1..
 
 
+@dataclass(frozen=True)
+class LocalModel:
+    """How good a node's own model is on the test set, where nothing is averaged."""
+
+    node: str
+    accuracy: float  # 0..1
+    loss: float  # per example
+
+
 @dataclass(frozen=True, eq=False)
 class Round:
     """One finished round: the global model after it and how it came about."""
@@ -76,6 +85,7 @@ class Round:
     bytes_down: int  # to all nodes
     bytes_up: int  # from all nodes
     evaluations: tuple[NodeEvaluation, ...] = ()  # in node order; empty where nodes hold nothing out
+    local_models: tuple[LocalModel, ...] = ()  # of all nodes that ever trained, in a run that averages nothing
 
     @property
     def node_accuracy_mean(self) -> float:
@@ -87,6 +97,14 @@ class Round:
     def node_accuracy_worst(self) -> float:
         """0..1, that of the node on which the model is worst; nan without any."""
         return min((each.accuracy for each in self.evaluations), default=math.nan)
+
+    @property
+    def local_accuracies(self) -> dict[str, float]:
+        """``mean``, ``best`` and ``worst`` accuracy (0..1) of the nodes' own models; empty where there are none."""
+        accuracies = [model.accuracy for model in self.local_models]
+        if not accuracies:
+            return {}
+        return {"mean": sum(accuracies) / len(accuracies), "best": max(accuracies), "worst": min(accuracies)}
 
     @property
     def num_nodes(self) -> int:
@@ -126,6 +144,7 @@ def metrics_record(number: int, evaluation: Evaluation, done: Round | None, best
             "node_accuracy_mean": done.node_accuracy_mean,
             "node_accuracy_worst": done.node_accuracy_worst,
         }
+        record |= {f"local_accuracy_{which}": accuracy for which, accuracy in done.local_accuracies.items()}
     return finite(record | {"best": best})
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flwr.app import ConfigRecord, Message
@@ -59,10 +59,35 @@ def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequen
     averaged, reason = _average(plan, number, updates, replies)
     if averaged is None:
         rejected |= {update.node.node_id: reason for update in updates}
-        updates = []
     else:
         state = averaged
-    seconds = time.monotonic() - start
+    done = concluded(plan, number, state, time.monotonic() - start, nodes, answers, checked, rejected)
+    return replace(done, evaluations=evaluate_on_nodes(grid, plan, state, number)) if plan.nodes_evaluate else done
+
+
+def concluded(
+    plan: Plan,
+    number: int,
+    state: State,
+    seconds: float,
+    nodes: Mapping[int, Node],
+    answers: Sequence[Answer],
+    checked: Sequence[Screened],
+    rejected: Mapping[int, str],
+) -> Round:
+    """A round whose exchange is over and whose new model is ``state``.
+
+    Args:
+        plan: how it was done.
+        number: 1..
+        state: the model after it.
+        seconds: how long exchange and average took.
+        nodes: the cohort, by node id.
+        answers: one for each of its tasks.
+        checked: updates that were sound in themselves.
+        rejected: reasons by node id; those of ``checked`` that are not among them were used.
+    """
+    updates = [update for update in checked if update.node.node_id not in rejected]
     fit_seconds = max((update.fit_seconds for update in updates), default=0.0)
     examples = sum(update.num_examples for update in updates)
     by_node = {update.node.node_id: update for update in checked}
@@ -74,7 +99,7 @@ def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequen
         number=number,
         state=state,
         reports=tuple(sorted(reports, key=lambda report: (report.shard, report.node))),
-        averaged=averaged is not None,
+        averaged=bool(updates),
         train_loss=sum(u.train_loss * u.num_examples for u in updates) / examples if examples else math.nan,
         share_of_data=_share(updates, plan.screen),
         seconds=seconds,
@@ -82,7 +107,6 @@ def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequen
         overhead_seconds=max(0.0, seconds - fit_seconds),
         bytes_down=sum(answer.bytes_down for answer in answers),
         bytes_up=sum(answer.bytes_up for answer in answers),
-        evaluations=evaluate_on_nodes(grid, plan, state, number) if plan.nodes_evaluate else (),
     )
 
 

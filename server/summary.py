@@ -13,7 +13,8 @@ from typing import Any, Self
 class Row:
     """One round: its figures on the test set, and how it came about.
 
-    Accuracy and share of data are 0..1, losses are per example; ``train_loss`` is nan where no update was averaged.
+    Accuracies and share of data are 0..1, losses are per example; ``train_loss`` is nan where no update was averaged.
+    Where nothing is averaged, ``accuracy`` and ``loss`` are those of the best node's own model.
     """
 
     number: int
@@ -26,6 +27,8 @@ class Row:
     num_expired: int = 0
     share_of_data: float = 0.0
     seconds: float = math.nan
+    local_mean: float = math.nan  # of the nodes' own models, where nothing is averaged
+    local_worst: float = math.nan
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
@@ -41,6 +44,8 @@ class Row:
             num_expired=metrics.get("num_expired", 0),
             share_of_data=metrics.get("share_of_data", 0.0),
             seconds=_number(metrics.get("seconds")),
+            local_mean=_number(metrics.get("local_accuracy_mean")),
+            local_worst=_number(metrics.get("local_accuracy_worst")),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -41,7 +42,8 @@ def started(
     place = "simulated in this process" if engine == "link" else f"engine {engine}"
     if baseline == "centralized":
         place = "centralized on all training images"
-    return f"Run {name}: {model}, {span}, {place if address is None else f'serving on {address}'}"
+    alone = ", every node for itself" if baseline == "local-only" else ""
+    return f"Run {name}: {model}, {span}, {place if address is None else f'serving on {address}'}{alone}"
 
 
 def node_commands(address: str, own_address: str | None) -> list[tuple[str, str]]:
@@ -131,6 +133,9 @@ def outcome(summary: Summary) -> Iterator[tuple[str, str]]:
         best, last = summary.best, summary.rows[-1]
         figures = f"accuracy {percent(best.accuracy).strip()} in round {best.number}"
         yield "Best", f"{figures} (last round: {percent(last.accuracy).strip()})"
+        if not math.isnan(last.local_mean):
+            mean, worst = percent(last.local_mean).strip(), percent(last.local_worst).strip()
+            yield "Nodes", f"in the last round mean accuracy {mean}, worst {worst}: each with a model of its own"
         yield "Model", str(summary.best_path)
     yield "Curves", f"tensorboard --logdir {shlex.quote(str(summary.run_dir))}"
 
@@ -143,6 +148,9 @@ def _fields(row: Row, total: int, accuracy_label: str, train_label: str) -> list
         return [*fields, "no usable update: model kept"]
     cohort = row.num_nodes + row.num_rejected + row.num_expired
     nodes = f"{row.num_nodes:>{len(str(cohort))}} {'node ' if row.num_nodes == 1 else 'nodes'}"
+    if not math.isnan(row.local_mean):
+        local = [f"mean {percent(row.local_mean)}", f"worst {percent(row.local_worst)}"]
+        return [fields[0], fields[1], *local, nodes, f"{duration(row.seconds):>6}"]
     train = [f"{train_label} {loss(row.train_loss)}"] if train_label else []
     return [*fields, *train, nodes, f"{duration(row.seconds):>6}"]
 

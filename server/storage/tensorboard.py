@@ -105,6 +105,10 @@ def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, f
         yield "round/node_accuracy_worst", done.node_accuracy_worst
     for each in done.evaluations:
         yield f"node/{each.node}/accuracy", each.accuracy
+    for which, accuracy in done.local_accuracies.items():
+        yield f"local/accuracy_{which}", accuracy
+    for model in done.local_models:
+        yield f"node/{model.node}/test_accuracy", model.accuracy
     for report in done.reports:
         if report.verdict == "accepted":  # what a rejected update says of itself means nothing
             yield f"node/{report.node}/train_loss", report.train_loss

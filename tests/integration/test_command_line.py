@@ -89,6 +89,8 @@ def test_wrong_flags_are_one_line_and_exit_code_2(
         (["--centralized", "--simulate", "4"], "--centralized has no nodes, --simulate N has N"),
         (["--centralized", "--engine", "ray"], "--centralized trains in this process, without an engine"),
         (["--centralized", "--engine", "superlink", "--superlink", "127.0.0.1:1"], "without an engine"),
+        (["--centralized", "--local-only"], "argument --local-only: not allowed with argument --centralized"),
+        (["--local-only", "--simulate", "3000"], "--local-only keeps the model of every node in its checkpoints"),
         (["--config", "no-such-profile"], "cannot read settings file no-such-profile: No such file or directory"),
     ],
 )

@@ -112,6 +112,7 @@ def test_plain_start() -> None:
     [
         ("link", 1, "none", "Run trial: lenet5, 10 rounds, simulated in this process"),
         ("ray", 4, "none", "Run trial: lenet5, resumed at round 4 of 10, engine ray"),
+        ("link", 1, "local-only", "Run trial: lenet5, 10 rounds, simulated in this process, every node for itself"),
         ("link", 1, "centralized", "Run trial: lenet5, 10 rounds, centralized on all training images"),
     ],
 )
@@ -193,6 +194,19 @@ def test_a_wide_terminal_gets_words_in_full() -> None:
     row = Row(3, 0.0591, 0.9812, True, 0.0712, 4, 0, 0, 0.4, 6.1)
     expected = "Round  3/10  accuracy 98.12 %  loss 0.0591  train loss 0.0712  4 nodes   6.1 s  ★ best"
     assert words.round_line(row, 10, 100) == expected
+
+
+LOCAL = {"local_accuracy_mean": 0.9313, "local_accuracy_best": 0.942, "local_accuracy_worst": 0.9102}
+
+
+def test_where_nothing_is_averaged_a_round_shows_how_all_nodes_are() -> None:
+    record = {"round": 3, "test_loss": 0.2, "test_accuracy": 0.942, "num_nodes": 10, "seconds": 6.1, "best": True}
+    row = Row.from_metrics(record | LOCAL)
+    alone = "accuracy 94.20 %  mean 93.13 %  worst 91.02 %  10 nodes"
+    assert words.round_line(row, 10, 100) == f"Round  3/10  {alone}   6.1 s  ★ best"
+    assert len(words.round_line(row, 100, 80)) <= 80
+    lines = dict(words.outcome(Summary(RUN, (row,))))
+    assert lines["Nodes"] == "in the last round mean accuracy 93.13 %, worst 91.02 %: each with a model of its own"
 
 
 def test_plain_end_is_a_table_the_best_round_and_where_things_lie() -> None:

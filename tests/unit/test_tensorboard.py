@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from common.training import Evaluation
-from server.report import NodeReport, Round
+from server.report import LocalModel, NodeReport, Round
 from server.storage import tensorboard
 from server.storage.tensorboard import TensorBoardWriter
 
@@ -42,6 +43,18 @@ def test_a_round_without_an_average_has_no_training_loss(tmp_path: Path) -> None
     writer = TensorBoardWriter(tmp_path)
     writer.write(1, Evaluation(0.5, 0.75), _round(1, train_loss=float("nan")))
     assert "train/loss" not in _points(tmp_path)
+
+
+def test_a_round_of_nodes_that_train_alone_shows_how_all_of_them_are(tmp_path: Path) -> None:
+    models = (LocalModel("pi-1", 0.5, 1.0), LocalModel("pi-2", 0.75, 0.5))
+    TensorBoardWriter(tmp_path).write(1, Evaluation(0.5, 0.75), replace(_round(1), local_models=models))
+    points = _points(tmp_path)
+    assert [points[f"local/accuracy_{which}"] for which in ("mean", "best", "worst")] == [
+        [(1, 0.625)],
+        [(1, 0.75)],
+        [(1, 0.5)],
+    ]
+    assert [points[f"node/{name}/test_accuracy"] for name in ("pi-1", "pi-2")] == [[(1, 0.5)], [(1, 0.75)]]
 
 
 def test_a_round_is_on_disk_when_write_returns(tmp_path: Path) -> None:
