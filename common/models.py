@@ -1,5 +1,7 @@
 """Networks by name: what each takes, what it answers, and the loss that fits its answer."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -160,3 +162,12 @@ def initial_state(name: str, seed: int) -> State:
 def copy_state(model: nn.Module) -> State:
     """The weights of ``model`` as tensors of their own, detached, on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 of weights: name, dtype, shape and bytes of each tensor, in ``state_dict`` order."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -12,7 +12,7 @@ from flwr.app import Message
 from common import models, optimizers
 from common.errors import RunDirectoryError, RunFailed, UsageError
 from common.mnist import Images
-from common.models import State, copy_state
+from common.models import State, copy_state, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.streams import stream
@@ -20,7 +20,7 @@ from common.training import FitResult, fit
 from server.grids import Answer, Node, NodeGrid
 from server.local_only import check_room
 from server.report import NodeReport, Round
-from server.storage.checkpoint import Plain, weights_sha256
+from server.storage.checkpoint import Plain
 
 if TYPE_CHECKING:
     from server.console import Console

@@ -14,10 +14,9 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from common.errors import WireError
-from common.models import State
+from common.models import State, weights_sha256
 from common.records import OWN_DATA, to_ndarray, to_state
 from server.grids import UNKNOWN_SHARD, Node
-from server.storage.checkpoint import weights_sha256
 
 MIN_TO_COMPARE = 3  # of two updates, nobody can say which is the odd one
 MAX_GROWTH = 1000.0  # times the global model's own length: no training goes that far in a round

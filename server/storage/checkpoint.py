@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from common.errors import RunDirectoryError
-from common.models import State
+from common.models import State, weights_sha256
 from server.storage.durable import replace_keeping
 
 LAST, FORMER = "last.pt", "last.prev.pt"
@@ -51,15 +51,6 @@ class Checkpoint:
     random_states: dict[str, Plain]  # may be empty
     counters: dict[str, int]  # such as failed_rounds
     offsets: dict[str, int]  # log file name -> bytes of it that count
-
-
-def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hex SHA-256 of weights: name, dtype, shape and bytes of each tensor, in ``state_dict`` order."""
-    digest = hashlib.sha256()
-    for name, value in state.items():
-        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def own_copy(state: Mapping[str, Tensor]) -> State:

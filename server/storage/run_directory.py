@@ -21,13 +21,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from common.errors import RunDirectoryError, RunFailed
-from common.models import State
+from common.models import State, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.training import Evaluation
 from server.report import Round, finite, metrics_record
 from server.storage import checkpoint as checkpoints
-from server.storage.checkpoint import Best, Checkpoint, Plain, own_copy, to_bytes, weights_sha256
+from server.storage.checkpoint import Best, Checkpoint, Plain, own_copy, to_bytes
 from server.storage.durable import (
     append,
     cut,

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 
 from common import mnist, models
 from common.errors import RunDirectoryError, RunFailed, UsageError
-from common.models import State
+from common.models import State, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings, load
 from common.streams import stream
 from server.baselines import Centralized, NoNodes, check_baseline
 from server.console import make_console
 from server.report import Round
-from server.storage.checkpoint import Plain, weights_sha256
+from server.storage.checkpoint import Plain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

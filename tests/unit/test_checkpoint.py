@@ -1,32 +1,17 @@
 """last.pt is all of one round or not used at all: whatever is cut or flipped, the last usable round is found."""
 
 import os
-import struct
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 
 from common.errors import RunDirectoryError
+from common.models import weights_sha256
 from server.storage import durable
-from server.storage.checkpoint import Best, Checkpoint, load_last, load_state, save, to_bytes, weights_sha256
+from server.storage.checkpoint import Best, Checkpoint, load_last, load_state, save, to_bytes
 from server.storage.durable import replace_keeping, write_atomically
-
-
-def test_weights_are_hashed_by_name_dtype_shape_and_bytes_in_order() -> None:
-    state = {"w": torch.tensor([[1.0, 2.0]]), "n": torch.tensor(3)}
-    expected = sha256(
-        b"w\0torch.float32\0[1, 2]\0" + struct.pack("<2f", 1, 2) + b"n\0torch.int64\0[]\0" + struct.pack("<q", 3)
-    )
-    assert weights_sha256(state) == expected.hexdigest()
-    assert weights_sha256(dict(reversed(state.items()))) != expected.hexdigest()
-
-
-def test_a_view_hashes_like_its_copy() -> None:
-    table = torch.arange(6.0).reshape(2, 3)
-    assert weights_sha256({"w": table.t()}) == weights_sha256({"w": table.t().contiguous()})
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

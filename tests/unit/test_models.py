@@ -2,12 +2,13 @@
 
 import hashlib
 import math
+import struct
 from typing import get_args
 
 import pytest
 import torch
 
-from common.models import MODELS, build, copy_state, initial_state
+from common.models import MODELS, build, copy_state, initial_state, weights_sha256
 from common.settings import ModelSettings
 from common.streams import stream
 
@@ -154,3 +155,17 @@ def test_a_copied_state_is_its_own() -> None:
 
 def test_every_network_has_a_name_in_the_settings() -> None:
     assert tuple(MODELS) == get_args(ModelSettings.model_fields["name"].annotation)
+
+
+def test_weights_are_hashed_by_name_dtype_shape_and_bytes_in_order() -> None:
+    state = {"w": torch.tensor([[1.0, 2.0]]), "n": torch.tensor(3)}
+    expected = hashlib.sha256(
+        b"w\0torch.float32\0[1, 2]\0" + struct.pack("<2f", 1, 2) + b"n\0torch.int64\0[]\0" + struct.pack("<q", 3)
+    )
+    assert weights_sha256(state) == expected.hexdigest()
+    assert weights_sha256(dict(reversed(state.items()))) != expected.hexdigest()
+
+
+def test_a_view_hashes_like_its_copy() -> None:
+    table = torch.arange(6.0).reshape(2, 3)
+    assert weights_sha256({"w": table.t()}) == weights_sha256({"w": table.t().contiguous()})

@@ -19,11 +19,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from common.errors import RunDirectoryError, RunFailed, SettingsError
+from common.models import weights_sha256
 from common.settings import Settings, load
 from common.training import Evaluation
 from server.report import NodeReport, Round
 from server.storage import run_directory
-from server.storage.checkpoint import weights_sha256
 from server.storage.durable import append, cut, read_json_lines, to_json_lines
 from server.storage.folders import newest_unfinished
 from server.storage.run_directory import RunDirectory
