@@ -63,6 +63,20 @@ class Predictor:
         return answer.softmax(dim=1)
 
 
+def find_weights(given: Path | None) -> Path:
+    """The file of weights that ``given``, a file or a run, means; without it, ``best.pt`` of the newest run in runs.
+
+    Raises:
+        DataError: there is no run in runs.
+    """
+    if given is not None:
+        return given / "best.pt" if given.is_dir() else given
+    found = sorted(Path("runs").glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise DataError("there is no trained model in runs: train one (python -m server), or name its best.pt")
+    return found[-1]
+
+
 def _facts(path: Path, weights: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from common import mnist_bundle
 from common.errors import DataError, FedgeError
 from common.photographs import read_digit
-from common.prediction import Predictor
+from common.prediction import Predictor, find_weights
 
 PROG = "python scripts/predict.py"
 DESCRIPTION = """\
@@ -62,7 +62,7 @@ def main() -> int:
         if bool(arguments.images) == (arguments.test is not None):
             raise DataError("name images or folders, or ask for --test N: one of the two")
         torch.set_num_threads(1)  # more cost time on one image
-        weights = _weights(arguments.weights)
+        weights = find_weights(arguments.weights)
         predictor = Predictor.load(weights)
         samples = _of_mnist(arguments.test, arguments.seed) if arguments.test else list(_of_files(arguments.images))
         _show(predictor, weights, samples)
@@ -91,15 +91,6 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:9]) <= 10_000:
         raise argparse.ArgumentTypeError(f"MNIST has 1 to 10000 test images, got {text[:40]!r}")
     return int(text)
-
-
-def _weights(given: Path | None) -> Path:
-    if given is not None:
-        return given / "best.pt" if given.is_dir() else given
-    found = sorted(Path("runs").glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise DataError("there is no trained model in runs: train one (python -m server), or name one with --weights")
-    return found[-1]
 
 
 def _of_mnist(count: int, seed: int) -> list[Sample]:

@@ -109,6 +109,6 @@ def test_without_a_model_there_is_a_sentence(tmp_path: Path) -> None:
     done = predict(tmp_path, "--test", "1")
     assert done.returncode == 2
     assert done.stderr == (
-        "python scripts/predict.py: there is no trained model in runs: train one (python -m server), or name one with"
-        " --weights\n"
+        "python scripts/predict.py: there is no trained model in runs: train one (python -m server), or name its"
+        " best.pt\n"
     )
