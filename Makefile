@@ -31,6 +31,9 @@ format: $(VENV)/.development  ## put the code into its form
 recipes: setup  ## run all recipes, JOBS=N at once (hours; may be stopped), and write their tables into docs/recipes.md
 	@$(RUN) -m benchmarks.recipes --jobs $(or $(JOBS),1)
 
+strategies: setup  ## run all strategies likewise, and write their tables into docs/strategies.md
+	@$(RUN) -m benchmarks.strategies --jobs $(or $(JOBS),1)
+
 proto: $(VENV)/.development  ## generate the link's messages anew from common/fleet.proto
 	@$(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. common/fleet.proto
 
@@ -56,4 +59,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test check format recipes proto lock clean
+.PHONY: help setup demo test check format recipes strategies proto lock clean

@@ -85,12 +85,16 @@ def check(settings: Settings) -> None:
         SettingsError: it does.
     """
     federation, needed = settings.federation, num_needed(settings.strategy)
-    cohort = max(1, round(federation.fraction * federation.clients))
+    nodes = settings.simulation.nodes or federation.clients
+    cohort = max(1, round(federation.fraction * nodes))
     if cohort < needed:
+        source, flag = (
+            ("simulation.nodes", "--simulate") if settings.simulation.nodes else ("federation.clients", "--clients")
+        )
         raise SettingsError(
-            f"strategy.name {settings.strategy.name} needs at least {needed} nodes in a round, and federation.clients"
-            f" {federation.clients} times federation.fraction {federation.fraction:g} makes {cohort}; ask for more"
-            " with --clients, or lower strategy.num_malicious_nodes"
+            f"strategy.name {settings.strategy.name} needs at least {needed} nodes in a round, and {source}"
+            f" {nodes} times federation.fraction {federation.fraction:g} makes {cohort}; ask for more"
+            f" with {flag}, or lower strategy.num_malicious_nodes"
         )
 
 

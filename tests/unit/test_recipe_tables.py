@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipe_jobs import RECIPES, SEEDS, Job, Kind, jobs
-from benchmarks.recipe_tables import BEGIN, END, tables, write_tables
+from benchmarks.campaign import marks, write_between_marks
+from benchmarks.job import Job
+from benchmarks.recipe_jobs import RECIPES, SEEDS, Kind, job, jobs
+from benchmarks.recipe_tables import tables
 from common.command_line import layers
 from common.errors import DataError, RunDirectoryError
 from common.settings import CONFIGS, Settings
 from server.__main__ import _flags, _parser
 from server.opening import resolve
 
-EDGE = Job("edge-tutorial", "centralized", 1)  # 10 rounds
+EDGE = job("edge-tutorial", "centralized", 1)  # 10 rounds
+
+BEGIN, END = marks("recipes")
 
 
 def write_run(out: Path, job: Job, accuracies: list[float], loss: float = 0.05, seconds: float = 6.0) -> Path:
@@ -36,7 +40,7 @@ def cells(out: Path, table: int, recipe: str) -> list[str]:
 
 def test_three_seeds_become_median_smallest_and_largest(tmp_path: Path) -> None:
     for seed, first, last in [(1, 0.84, 0.981), (2, 0.86, 0.983), (3, 0.85, 0.986)]:
-        write_run(tmp_path, Job("edge-tutorial", "centralized", seed), [0.1, first, *[0.99] * 8, last], loss=seed / 20)
+        write_run(tmp_path, job("edge-tutorial", "centralized", seed), [0.1, first, *[0.99] * 8, last], loss=seed / 20)
     assert cells(tmp_path, 0, "edge-tutorial") == [
         *("`edge-tutorial`", "10", "84.28 %, 98.29 %"),
         *("85.00 % (84.00–86.00 %)", "98.30 % (98.10–98.60 %)", "99.00 % (99.00–99.00 %)"),
@@ -51,7 +55,7 @@ def test_three_seeds_become_median_smallest_and_largest(tmp_path: Path) -> None:
 def test_federated_runs_show_last_and_best_round_loss_and_time(tmp_path: Path) -> None:
     kinds: tuple[tuple[Kind, float], ...] = (("iid", 0.98), ("dirichlet", 0.91))
     for kind, last in kinds:
-        write_run(tmp_path, Job("from-scratch", kind, 1), [0.1] * 9 + [0.985, last], loss=last, seconds=30)
+        write_run(tmp_path, job("from-scratch", kind, 1), [0.1] * 9 + [0.985, last], loss=last, seconds=30)
     assert cells(tmp_path, 0, "from-scratch")[-2:] == ["98.00 % (98.50 %)", "91.00 % (98.50 %)"]
     row = cells(tmp_path, 1, "from-scratch")
     assert row[1:] == ["not given", "not run yet", "0.9800", "0.9100", "not run yet", "5.0 min", "5.0 min"]
@@ -59,7 +63,7 @@ def test_federated_runs_show_last_and_best_round_loss_and_time(tmp_path: Path) -
 
 def test_missing_seeds_are_counted_and_unfinished_runs_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, EDGE, [0.1] * 10 + [0.98])
-    unfinished = write_run(tmp_path, Job("edge-tutorial", "centralized", 2), [0.1] * 9 + [0.5])
+    unfinished = write_run(tmp_path, job("edge-tutorial", "centralized", 2), [0.1] * 9 + [0.5])
     with (unfinished / "metrics.jsonl").open("a") as log:
         log.write('{"round": 10, "test_acc')  # a torn line, as a power cut leaves it
     assert cells(tmp_path, 0, "edge-tutorial")[4] == "98.00 % (98.00–98.00 %, 1 of 3 seeds)"
@@ -76,10 +80,10 @@ def test_a_run_that_went_on_longer_counts_to_the_recipes_last_round(tmp_path: Pa
 def test_the_tables_stand_between_their_marks(tmp_path: Path) -> None:
     document = tmp_path / "page.md"
     document.write_text(f"before\n\n{BEGIN}\nold figures\n{END}\n\nafter\n")
-    write_tables(document, tmp_path)
+    write_between_marks(document, "recipes", tables(tmp_path))
     once = document.read_text()
     assert once == f"before\n\n{BEGIN}\n\n{tables(tmp_path)}\n\n{END}\n\nafter\n"
-    write_tables(document, tmp_path)
+    write_between_marks(document, "recipes", tables(tmp_path))
     assert document.read_text() == once
 
 
@@ -87,39 +91,39 @@ def test_the_tables_stand_between_their_marks(tmp_path: Path) -> None:
 def test_a_document_without_marks_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(text)
     with pytest.raises(DataError, match="the place of the tables: restore them"):
-        write_tables(tmp_path / "page.md", tmp_path)
+        write_between_marks(tmp_path / "page.md", "recipes", "")
     with pytest.raises(DataError, match=r"cannot rewrite .*none\.md: No such file"):
-        write_tables(tmp_path / "none.md", tmp_path)
+        write_between_marks(tmp_path / "none.md", "recipes", "")
 
 
 def test_every_recipe_is_run_and_first_seeds_come_first() -> None:
     assert sorted(RECIPES) == sorted(path.stem for path in (CONFIGS / "recipes").iterdir())
-    names = [job.name for job in jobs()]
+    names = [each.name for each in jobs()]
     assert len(set(names)) == len(names) == len(RECIPES) * sum(map(len, SEEDS.values()))
     assert names[:3] == [f"edge-tutorial-{kind}-seed1" for kind in ("centralized", "iid", "dirichlet")]
-    assert [job.seed for job in jobs()] == sorted(job.seed for job in jobs())
-    assert [job.name for job in jobs(["gpu-lab"])] == [name for name in names if name.startswith("gpu-lab")]
+    assert [name[-1] for name in names] == sorted(name[-1] for name in names)
+    assert [each.name for each in jobs(["gpu-lab"])] == [name for name in names if name.startswith("gpu-lab")]
 
 
-def settings_of(job: Job, out: Path) -> Settings:
-    """What the server would make of the command of ``job``."""
-    assert job.command(out)[1:3] == ["-m", "server"]
-    arguments = _parser().parse_args(job.command(out)[3:])
+def settings_of(asked: Job, out: Path) -> Settings:
+    """What the server would make of the command of ``asked``."""
+    assert asked.command(out)[1:3] == ["-m", "server"]
+    arguments = _parser().parse_args(asked.command(out)[3:])
     settings = resolve(layers(arguments, _flags(arguments)))
-    assert (settings.run.out, settings.run.name) == (str(out), job.name)
+    assert (settings.run.out, settings.run.name) == (str(out), asked.name)
     return settings
 
 
 @pytest.mark.parametrize("kind", ["iid", "dirichlet"])
 def test_a_federated_run_is_the_recipe_on_ten_nodes(kind: Kind, tmp_path: Path) -> None:
-    settings = settings_of(Job("gpu-lab", kind, 1), tmp_path)
+    settings = settings_of(job("gpu-lab", kind, 1), tmp_path)
     assert (settings.simulation.nodes, settings.data.num_shards, settings.federation.rounds) == (10, 10, 50)
     assert (settings.data.partition, settings.data.dirichlet_alpha, settings.run.baseline) == (kind, 0.5, "none")
     assert (settings.model.name, settings.training.local_epochs, settings.run.seed) == ("lenet5-sigmoid", 1, 1)
 
 
 def test_a_centralized_run_is_the_recipe_on_one_machine(tmp_path: Path) -> None:
-    settings = settings_of(Job("gpu-lab", "centralized", 3), tmp_path)
+    settings = settings_of(job("gpu-lab", "centralized", 3), tmp_path)
     assert (settings.simulation.nodes, settings.federation.rounds, settings.run.baseline) == (0, 50, "centralized")
     assert (settings.model.name, settings.training.local_epochs, settings.run.seed) == ("lenet5-sigmoid", 1, 3)
 
@@ -151,5 +155,5 @@ def test_a_run_made_with_an_older_recipe_is_refused(tmp_path: Path) -> None:
     (folder / "settings.yaml").write_text(recipe.replace("learning_rate: 0.02", "learning_rate: 0.05"))
     with pytest.raises(RunDirectoryError) as error:
         EDGE.check(tmp_path)
-    expected = f"{folder} was made with training.learning_rate 0.05, the recipe says 0.02 now: move it away"
+    expected = f"{folder} was made with training.learning_rate 0.05, recipes/edge-tutorial says 0.02 now: move it away"
     assert str(error.value) == expected

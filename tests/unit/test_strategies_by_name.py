@@ -174,6 +174,7 @@ def test_a_strategy_that_needs_more_nodes_than_there_are_is_refused() -> None:
         " makes 4; ask for more with --clients, or lower strategy.num_malicious_nodes"
     )
     strategies.check(asked(strategy__name="krum", strategy__num_malicious_nodes=2, federation__clients=7))
+    strategies.check(asked(strategy__name="krum", simulation__nodes=5))
     strategies.check(asked(strategy__name="fedadam", federation__clients=1))
 
 

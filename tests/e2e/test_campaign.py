@@ -1,14 +1,14 @@
-"""Rule: a recipe's run that fails is told with its sentence, and none is started once a stop was asked for."""
+"""Rule: a run of a campaign that fails is told with its sentence, and none is started once a stop was asked for."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.recipe_jobs import Job
-from benchmarks.recipes import Runs
+from benchmarks.campaign import Runs
+from benchmarks.recipe_jobs import job
 
-JOB = Job("edge-tutorial", "iid", 1)
+JOB = job("edge-tutorial", "iid", 1)
 
 
 def test_a_run_that_cannot_go_on_is_told_in_the_servers_words(

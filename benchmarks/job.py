@@ -1,0 +1,64 @@
+"""One run of a campaign: what it is called, how it is started or gone on with, and what came of it."""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import RunDirectoryError
+from common.settings import CONFIGS, from_file
+from server.storage.durable import read_json_lines
+
+Run = list[dict[str, Any]]  # the rows of a metrics.jsonl, from round 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with the settings of a file below ``configs/`` and ``flags``; its run directory is ``out/name``."""
+
+    name: str
+    config: str  # such as "recipes/gpu-lab"
+    rounds: int  # as the file and the flags ask for
+    flags: tuple[str, ...] = ()
+
+    def rows(self, out: Path) -> Run:
+        """What is measured so far, to the last of these rounds; none if nothing ran yet."""
+        return read_json_lines(out / self.name / "metrics.jsonl")[: self.rounds + 1]
+
+    def finished(self, out: Path) -> bool:
+        """Whether all rounds are there."""
+        return len(self.rows(out)) == self.rounds + 1
+
+    def command(self, out: Path) -> list[str]:
+        """How to start the run, or to go on with it."""
+        server, folder = (sys.executable, "-m", "server"), out / self.name
+        if folder.exists():
+            return [*server, "--resume", str(folder), "--quiet"]
+        return [*server, "--config", str(self._file), *self.flags, "--out", str(out), "--name", self.name, "--quiet"]
+
+    def check(self, out: Path) -> None:
+        """Refuse what is there if the file has changed since; clear away what was killed before its first save.
+
+        Raises:
+            RunDirectoryError: the run was made with other settings.
+            SettingsError: its settings cannot be read.
+        """
+        folder = out / self.name
+        if folder.is_dir() and not (folder / "last.pt").exists():
+            shutil.rmtree(folder)
+        if not folder.exists():
+            return
+        made_with = from_file(folder / "settings.yaml")[1]
+        for key, wanted in from_file(self._file)[1].items():
+            if f"{key}=" in "".join(self.flags) or key == "federation.clients":  # --simulate says how many
+                continue
+            if made_with.get(key) != wanted:
+                raise RunDirectoryError(
+                    f"{folder} was made with {key} {made_with.get(key)!r}, {self.config} says {wanted!r} now: move it"
+                    " away"
+                )
+
+    @property
+    def _file(self) -> Path:
+        return CONFIGS / f"{self.config}.yaml"
