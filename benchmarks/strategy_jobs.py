@@ -10,7 +10,7 @@ Kind = Literal["iid", "dirichlet", "two-labels"]
 STRATEGIES: tuple[str, ...] = get_args(StrategySettings.model_fields["name"].annotation)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 THREE_SEEDS = ("fedavg", "fedprox", "fedadam", "fedavgm")
-ROUNDS, NODES, FRACTION, HOLDOUT = 20, 50, 0.2, 0.1
+ROUNDS, NODES, FRACTION, HOLDOUT = 20, 100, 0.1, 0.1
 _DIVISIONS: dict[Kind, Sequence[str]] = {
     "iid": ("data.partition=iid",),
     "dirichlet": ("data.partition=dirichlet", "data.dirichlet_alpha=0.1"),
@@ -24,7 +24,7 @@ def seeds(strategy: str) -> Sequence[int]:
 
 
 def job(strategy: str, kind: Kind, seed: int) -> Job:
-    """One run: 50 nodes, of which 10 train in a round, each on 90 % of its shard."""
+    """One run: 100 nodes, of which 10 train in a round, each on 90 % of its shard."""
     settings = (*_DIVISIONS[kind], f"federation.fraction={FRACTION:g}", f"data.holdout={HOLDOUT:g}")
     flags = [word for setting in settings for word in ("--set", setting)]
     run = ("--simulate", str(NODES), "--rounds", str(ROUNDS), "--seed", str(seed))

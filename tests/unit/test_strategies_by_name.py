@@ -170,8 +170,8 @@ def test_a_strategy_that_needs_more_nodes_than_there_are_is_refused() -> None:
     with pytest.raises(SettingsError) as error:
         strategies.check(few)
     assert str(error.value) == (
-        "strategy.name krum needs at least 7 nodes in a round, and federation.clients 8 times federation.fraction 0.5"
-        " makes 4; ask for more with --clients, or lower strategy.num_malicious_nodes"
+        "strategy.name krum needs at least 7 nodes in a round, and --clients 8 times federation.fraction 0.5 makes 4;"
+        " ask for more with --clients, or lower strategy.num_malicious_nodes"
     )
     strategies.check(asked(strategy__name="krum", strategy__num_malicious_nodes=2, federation__clients=7))
     strategies.check(asked(strategy__name="krum", simulation__nodes=5))

@@ -1,4 +1,4 @@
-"""Rule: the strategies' tables show the figures of finished runs, and every run is the strategy on 50 nodes."""
+"""Rule: the strategies' tables show the figures of finished runs, and every run is the strategy on 100 nodes."""
 
 import json
 from pathlib import Path
@@ -51,12 +51,12 @@ def test_every_strategy_is_run_on_three_divisions_and_four_of_them_with_three_se
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_is_the_strategy_on_50_nodes_of_which_10_train(strategy: str, tmp_path: Path) -> None:
+def test_a_run_is_the_strategy_on_100_nodes_of_which_10_train(strategy: str, tmp_path: Path) -> None:
     asked = job(strategy, "two-labels", 1)
     arguments = _parser().parse_args(asked.command(tmp_path)[3:])
     settings = resolve(layers(arguments, _flags(arguments)))
-    assert (settings.strategy.name, settings.simulation.nodes) == (strategy, 50)
-    assert (settings.federation.fraction, settings.federation.rounds, settings.data.holdout) == (0.2, 20, 0.1)
+    assert (settings.strategy.name, settings.simulation.nodes) == (strategy, 100)
+    assert (settings.federation.fraction, settings.federation.rounds, settings.data.holdout) == (0.1, 20, 0.1)
     assert (settings.data.partition, settings.data.labels_per_shard) == ("by_label", 2)
 
 
