@@ -88,13 +88,11 @@ def check(settings: Settings) -> None:
     nodes = settings.simulation.nodes or federation.clients
     cohort = max(1, round(federation.fraction * nodes))
     if cohort < needed:
-        source, flag = (
-            ("simulation.nodes", "--simulate") if settings.simulation.nodes else ("federation.clients", "--clients")
-        )
+        flag = "--simulate" if settings.simulation.nodes else "--clients"
         raise SettingsError(
-            f"strategy.name {settings.strategy.name} needs at least {needed} nodes in a round, and {source}"
-            f" {nodes} times federation.fraction {federation.fraction:g} makes {cohort}; ask for more"
-            f" with {flag}, or lower strategy.num_malicious_nodes"
+            f"strategy.name {settings.strategy.name} needs at least {needed} nodes in a round, and {flag} {nodes} times"
+            f" federation.fraction {federation.fraction:g} makes {cohort}; ask for more with {flag}, or lower"
+            " strategy.num_malicious_nodes"
         )
 
 
