@@ -7,6 +7,7 @@ import logging
 import os
 
 from common.command_line import Parser, layers, run_command
+from common.errors import UsageError
 
 PROG = "python -m server"
 EXAMPLES = """\
@@ -22,6 +23,8 @@ DESCRIPTION = "Conducts a federated training: waits for nodes, sends tasks, aver
 def main() -> int:
     """Parse, put together, conduct; returns the exit code."""
     arguments = _parser().parse_args()
+    if arguments.centralized:
+        _refuse_nodes(arguments)
     given = layers(arguments, _flags(arguments))
     # Before Flower and gRPC are imported: Flower phones home and checks for updates unless told not to.
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -80,6 +83,13 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
         "link.host": arguments.host,
         "link.port": arguments.port,
     }
+
+
+def _refuse_nodes(arguments: argparse.Namespace) -> None:
+    """A centralized run has no nodes: a flag about them would do nothing, and whoever gave it should know."""
+    for flag in ("clients", "host", "port", "superlink"):
+        if getattr(arguments, flag) is not None:
+            raise UsageError(f"--centralized has no nodes: leave out --{flag}")
 
 
 def _baseline(arguments: argparse.Namespace) -> str | None:
