@@ -116,7 +116,8 @@ def load_data(task: Task, node_config: Mapping[str, object]) -> tuple[int, Examp
         return OWN_DATA, *_own(str(own), settings.data.holdout, settings.seed)
     shard = _shard_number(node_config)
     shards.check_shard(shard, settings.data.num_shards)
-    return shard, *_shard(settings.data.model_dump_json(), settings.seed, shard, task.shard_digests[shard])
+    division = _division(settings.data.model_dump_json(), settings.seed)
+    return shard, *division.shard(shard, task.shard_digests[shard])
 
 
 def _shard_number(node_config: Mapping[str, object]) -> int:
@@ -137,21 +138,30 @@ def _set_threads(node_config: Mapping[str, object]) -> None:
         torch.set_num_threads(threads)
 
 
-@lru_cache(maxsize=16)  # one is enough for a node; a simulation's workers serve several
-def _shard(data_settings: str, seed: int, shard: int, expected_digest: str) -> tuple[Examples, Examples]:
-    indices = _partition(data_settings, seed)[shard]
-    if shards.digest(indices) != expected_digest:
-        raise DataError(
-            f"this machine divides the training set otherwise than the server: shard {shard} is"
-            f" {shards.digest(indices)} here, {expected_digest} there; use the same versions of Fedge and NumPy"
-        )
-    part = mnist.load_part("train", indices)
-    return _divided(part, DataSettings.model_validate_json(data_settings).holdout, seed, shard)
+class _Division:
+    """The training set as one run divides it, and the shards that this process needed: together at most all of it."""
+
+    def __init__(self, settings: DataSettings, seed: int) -> None:
+        self._settings, self._seed = settings, seed
+        self._indices = shards.partition(mnist.load_labels("train"), settings, seed)
+        self._kept: dict[int, tuple[Examples, Examples]] = {}
+
+    def shard(self, number: int, expected_digest: str) -> tuple[Examples, Examples]:
+        indices = self._indices[number]
+        if shards.digest(indices) != expected_digest:
+            raise DataError(
+                f"this machine divides the training set otherwise than the server: shard {number} is"
+                f" {shards.digest(indices)} here, {expected_digest} there; use the same versions of Fedge and NumPy"
+            )
+        if number not in self._kept:
+            part = mnist.load_part("train", indices)
+            self._kept[number] = _divided(part, self._settings.holdout, self._seed, number)
+        return self._kept[number]
 
 
-@lru_cache(maxsize=1)  # all its nodes divide the data alike
-def _partition(data_settings: str, seed: int) -> list[shards.Indices]:
-    return shards.partition(mnist.load_labels("train"), DataSettings.model_validate_json(data_settings), seed)
+@lru_cache(maxsize=1)  # all nodes of this process divide the data alike; the next run may do otherwise
+def _division(data_settings: str, seed: int) -> _Division:
+    return _Division(DataSettings.model_validate_json(data_settings), seed)
 
 
 @lru_cache(maxsize=1)
