@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from common.preprocessing import SIDE
 if TYPE_CHECKING:
     import onnx
 
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 18  # of ONNX 1.13 (2022): what torch's exporter is written for
 INPUT, OUTPUT = "images", "probabilities"
 # Layers with weights compute in integers; the others of these hand on what they get, so nothing is converted between.
@@ -30,6 +32,20 @@ QUANTIZED = ("Conv", "Gemm", "Relu", "MaxPool", "Reshape")
 _CALIBRATION_BATCH = 100
 
 Probabilities = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
+
+def check_packages() -> None:
+    """Refuse to begin without the packages of the extra ``export``, which the functions below need.
+
+    Raises:
+        UsageError: one is not installed.
+    """
+    for name in PACKAGES:
+        if find_spec(name) is None:
+            raise UsageError(
+                f"exporting needs {', '.join(PACKAGES)}, and {name} is not installed here; in Fedge's folder run:"
+                " python -m pip install --constraint constraints.txt --editable '.[export]'"
+            )
 
 
 class Whole(nn.Module):
@@ -46,12 +62,8 @@ class Whole(nn.Module):
 
 
 def to_onnx(predictor: Predictor) -> "onnx.ModelProto":
-    """The model as ONNX: ``images`` uint8 [N, 28, 28] in, ``probabilities`` float32 [N, 10] out, for any N >= 1.
-
-    Raises:
-        UsageError: the packages for it are not installed.
-    """
-    with needs_packages(), warnings.catch_warnings():
+    """The model as ONNX: ``images`` uint8 [N, 28, 28] in, ``probabilities`` float32 [N, 10] out, for any N >= 1."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's exporter about torch's own trees
         program = torch.onnx.export(
             Whole(predictor).eval(),
@@ -72,26 +84,9 @@ def quantize(model: "onnx.ModelProto", images: npt.NDArray[np.uint8]) -> "onnx.M
 
     Weights become int8 with a scale for every output channel, activations uint8 with the range that
     they have on ``images`` (uint8 [N, 28, 28], training images: N of a few hundred will do).
-
-    Raises:
-        UsageError: the packages for it are not installed.
     """
-    with needs_packages():
-        import onnx
-        from onnxruntime.quantization import (  # type: ignore[import-untyped]
-            CalibrationDataReader,
-            QuantFormat,
-            QuantType,
-            quantize_static,
-        )
-
-    class Calibration(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            starts = range(0, len(images), _CALIBRATION_BATCH)
-            self._batches = iter([{INPUT: images[start : start + _CALIBRATION_BATCH]} for start in starts])
-
-        def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
-            return next(self._batches, None)
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory() as folder, _without_advice():
         source, target = Path(folder) / "exact.onnx", Path(folder) / "quantized.onnx"
@@ -99,7 +94,7 @@ def quantize(model: "onnx.ModelProto", images: npt.NDArray[np.uint8]) -> "onnx.M
         quantize_static(
             source,
             target,
-            Calibration(),
+            _Calibration(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             per_channel=True,
@@ -126,13 +121,9 @@ def describe(model: "onnx.ModelProto", predictor: Predictor, figures: Mapping[st
 
 
 def session(model: "onnx.ModelProto") -> Probabilities:
-    """A function that runs ``model`` with onnxruntime, on one thread.
+    """A function that runs ``model`` with onnxruntime, on one thread."""
+    import onnxruntime  # type: ignore[import-untyped]
 
-    Raises:
-        UsageError: the packages for it are not installed.
-    """
-    with needs_packages():
-        import onnxruntime  # type: ignore[import-untyped]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     running = onnxruntime.InferenceSession(model.SerializeToString(), options)
@@ -144,20 +135,16 @@ def session(model: "onnx.ModelProto") -> Probabilities:
     return probabilities
 
 
-@contextmanager
-def needs_packages() -> Iterator[None]:
-    """Tell how to get the packages of the extra ``export``.
+class _Calibration:
+    """What onnxruntime calls a CalibrationDataReader: it has ``get_next``."""
 
-    Raises:
-        UsageError: one is missing in the block.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise UsageError(
-            f"exporting needs onnx, onnxscript and onnxruntime, and {error.name} is not installed here; in Fedge's"
-            " folder run: python -m pip install --constraint constraints.txt --editable '.[export]'"
-        ) from None
+    def __init__(self, images: npt.NDArray[np.uint8]) -> None:
+        self._batches = iter(np.array_split(images, -(-len(images) // _CALIBRATION_BATCH)))
+
+    def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+        """The next images as the model's input; None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}
 
 
 @contextmanager

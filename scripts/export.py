@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from common import mnist_bundle
 from common.command_line import Parser, run_command
 from common.errors import DataError, RunFailed
-from common.exporting import Probabilities, describe, quantize, session, to_onnx
+from common.exporting import Probabilities, check_packages, describe, quantize, session, to_onnx
 from common.models import weights_sha256
 from common.prediction import Predictor, find_weights
 from common.replacing import replacing
@@ -56,6 +56,7 @@ class Check:
 def main(given: Sequence[str] | None = None) -> int:
     """Convert, check, write, show; returns the exit code."""
     arguments = _parser().parse_args(given)
+    check_packages()
     torch.set_num_threads(1)
     weights = find_weights(arguments.model)
     predictor = _load(weights)
@@ -104,9 +105,8 @@ def _load(weights: Path) -> Predictor:
     predictor = Predictor.load(weights)
     told = predictor.facts.get("sha256", "")
     if told and told != weights_sha256(predictor.model.state_dict()):
-        raise DataError(
-            f"{weights.with_suffix('.json')} describes other weights than {weights}: copy both from one run"
-        )
+        described = weights.with_suffix(".json")
+        raise DataError(f"{described} describes other weights than {weights} holds: copy both from one run")
     return predictor
 
 
@@ -141,9 +141,13 @@ def _show(name: str, files: Sequence[Path], checks: Sequence[Check]) -> None:
     for file, found in zip(files, checks, strict=True):
         size = f"{file.stat().st_size / 1000:.0f} kB"
         print(
-            f"| {file!s:{width}} | {size:>8} | {found.accuracy:>8.2%} | {found.agreement:>11.2%} |"
+            f"| {file!s:{width}} | {size:>8} | {_percent(found.accuracy):>8} | {_percent(found.agreement):>11} |"
             f" {found.milliseconds:>12.3f} |"
         )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 if __name__ == "__main__":

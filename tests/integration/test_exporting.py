@@ -1,6 +1,7 @@
 """Rule: as ONNX every network tells what it tells in torch, from the bytes of an image on, and says what it is."""
 
 import json
+import sys
 from functools import cache
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from common.errors import UsageError
-from common.exporting import describe, needs_packages, quantize, session, to_onnx
+from common.exporting import check_packages, describe, quantize, session, to_onnx
 from common.models import MODELS, build, initial_state, weights_sha256
 from common.prediction import Predictor
 from common.preprocessing import Preprocessing
@@ -112,10 +113,13 @@ def test_the_file_says_what_it_is() -> None:
     assert model.producer_name == "Fedge"
 
 
-def test_a_missing_package_is_named_with_the_way_to_get_it() -> None:
-    with pytest.raises(UsageError) as error, needs_packages():
-        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_with_the_way_to_get_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_packages()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError) as error:
+        check_packages()
     assert str(error.value) == (
-        "exporting needs onnx, onnxscript and onnxruntime, and onnxscript is not installed here; in Fedge's folder run:"
+        f"exporting needs onnx, onnxscript, onnxruntime, and {package} is not installed here; in Fedge's folder run:"
         " python -m pip install --constraint constraints.txt --editable '.[export]'"
     )
