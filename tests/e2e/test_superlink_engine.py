@@ -49,7 +49,9 @@ class SuperLink:
             "FLWR_HOME": str(home),
             "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",  # they start each other by name
         }
-        self._processes.append(Process(["env", "--chdir", str(home), str(scripts / command), *arguments], environment))
+        # Flower starts a process for every message: measured for coverage, each would take a good deal longer.
+        bare = ("env", "--unset", "COVERAGE_PROCESS_CONFIG", "--unset", "COVERAGE_PROCESS_START", "--chdir", str(home))
+        self._processes.append(Process([*bare, str(scripts / command), *arguments], environment))
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -67,7 +69,7 @@ class SuperLink:
         children = [child for process in started for child in process.children(recursive=True)]
         for process in reversed(self._processes):
             process.send(signal.SIGTERM)
-        psutil.wait_procs([*started, *children], timeout=20)
+        psutil.wait_procs([*started, *children], timeout=5)
         for child in children:
             if child.is_running():
                 child.kill()
