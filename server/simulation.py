@@ -6,23 +6,30 @@ its own, and updates are averaged in node order.
 
 import importlib
 import multiprocessing
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 from flwr.app import Context, Message, RecordDict
 
 from common import fleet_pb2 as pb
-from common.errors import RunFailed
+from common.errors import Interrupted, RunFailed
 from common.records import answer as run_app
 from common.records import identify
 from common.wire import from_task, from_update, to_task, to_update
 from server.grids import TRAIN, Answer, Node, NodeGrid, num_bytes
 
 ClientApp = Callable[[Message, Context], Message]
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Simulation(NodeGrid):
@@ -40,16 +47,22 @@ class Simulation(NodeGrid):
         self._workers: ProcessPoolExecutor | None = None
         self.listener: Callable[[str], None] = lambda _: None  # told each node's name when it has delivered
         if num_workers > 1:
+            spawn = multiprocessing.get_context("spawn")
+            # Nothing is ever sent: the writing end is this process's alone, and closed when it ends, however it does.
+            workers_end, self._life = spawn.Pipe(duplex=False)
             self._workers = ProcessPoolExecutor(
-                num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(client_app,)
+                num_workers, spawn, initializer=_start_worker, initargs=(client_app, workers_end)
             )
 
     def __enter__(self) -> "Simulation":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._workers:
+            if kind is not None:
+                self._life.close()  # nobody waits any more for the fits in hand
             self._workers.shutdown(wait=True, cancel_futures=True)
+            self._life.close()
 
     def nodes(self) -> list[Node]:
         """All virtual nodes: they never leave."""
@@ -71,13 +84,17 @@ class Simulation(NodeGrid):
     def _replies(self, messages: Sequence[Message]) -> Any:
         if self._workers is None:
             app = _load(self._client_app)
-            return (run_app(app, message, _context(message.metadata.dst_node_id)) for message in messages)
+            return (
+                run_app(app, message, _context(message.metadata.dst_node_id), let_through=(Interrupted,))
+                for message in messages
+            )
         parcels: dict[int, bytes] = {}  # the content that messages share is packed once
         futures: list[Future[bytes]] = []
-        for message in messages:
-            parcel = parcels.get(id(message.content)) or to_task(message).SerializeToString()
-            parcels[id(message.content)] = parcel
-            futures.append(self._workers.submit(_work, parcel, message.metadata.dst_node_id))
+        with _signals_held_back():  # the first tasks start the workers
+            for message in messages:
+                parcel = parcels.get(id(message.content)) or to_task(message).SerializeToString()
+                parcels[id(message.content)] = parcel
+                futures.append(self._workers.submit(_work, parcel, message.metadata.dst_node_id))
         return (self._reply(message, future) for message, future in zip(messages, futures, strict=True))
 
     def _reply(self, message: Message, future: "Future[bytes]") -> Message:
@@ -103,14 +120,32 @@ def _context(node_id: int) -> Context:
 _worker_app: ClientApp | None = None
 
 
-def _start_worker(client_app: str) -> None:
-    """Import once, keep warm; Ctrl-C is the parent's business."""
-    import signal
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes started meanwhile begin with Ctrl-C and SIGTERM blocked; what comes here comes a moment later."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
+
+def _start_worker(client_app: str, parents_life: Connection) -> None:
+    """Import once, keep warm. Signals to the whole group are the parent's business; its end is that of its workers."""
     global _worker_app
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # what has come already is forgotten
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the pool ends its workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    threading.Thread(target=_end_with, args=(parents_life,), daemon=True).start()
     torch.set_num_threads(1)
     _worker_app = _load(client_app)
+
+
+def _end_with(parents_life: Connection) -> None:
+    parents_life.poll(None)
+    os._exit(1)
 
 
 def _work(parcel: bytes, node_id: int) -> bytes:

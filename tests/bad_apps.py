@@ -4,6 +4,8 @@ import os
 
 from flwr.app import Context, Message
 
+from common.errors import Interrupted
+
 
 def dies(message: Message, context: Context) -> Message:
     """As if the system had killed the worker."""
@@ -13,3 +15,8 @@ def dies(message: Message, context: Context) -> Message:
 def fails(message: Message, context: Context) -> Message:
     """As if something in the training were broken."""
     raise RuntimeError(f"no room left on node {context.node_config['partition-id']}")
+
+
+def interrupted(message: Message, context: Context) -> Message:
+    """As if the second Ctrl-C came in the middle of a fit."""
+    raise Interrupted("stopped at once")

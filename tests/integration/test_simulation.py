@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common import mnist, models, shards
-from common.errors import RunFailed
+from common.errors import Interrupted, RunFailed
 from common.models import State
 from common.records import task_config
 from common.settings import Settings, load
@@ -123,3 +123,8 @@ def test_nodes_that_cannot_train_say_why() -> None:
         ("rejected", "the node could not train: RuntimeError: no room left on node 0"),
         ("rejected", "the node could not train: RuntimeError: no room left on node 1"),
     ]
+
+
+def test_a_stop_in_the_middle_of_a_fit_ends_the_round_and_is_no_bad_update() -> None:
+    with Simulation("tests.bad_apps:interrupted", 2) as simulation, pytest.raises(Interrupted, match="stopped at once"):
+        learn(simulation, tiny())
