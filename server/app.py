@@ -124,6 +124,8 @@ class Conductor:
         self._tensorboard = TensorBoardWriter(self.run.tensorboard, first_step, self.console.notice)
         if self.run.checkpoint is None:
             self._begin()
+        if self.stop.requested:  # while data was read: a round may take hours
+            raise Interrupted("no round was begun")
         try:
             for done in self._rounds(parts):
                 self._keep(done)

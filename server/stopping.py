@@ -1,11 +1,14 @@
 """Ctrl-C and SIGTERM: the first finishes the round, the second stops now."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from common.errors import Interrupted
+
+TWICE_SECONDS = 0.1  # closer together, two signals are one: `timeout` sends it to its child and to the group
 
 
 class StopRequest:
@@ -13,6 +16,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._asked_at = 0.0
 
     @contextmanager
     def on_signals(self, tell: Callable[[str], None]) -> Iterator["StopRequest"]:
@@ -20,8 +24,10 @@ class StopRequest:
 
         def receive(number: int, _: FrameType | None) -> None:
             if self.requested:
+                if time.monotonic() - self._asked_at < TWICE_SECONDS:
+                    return
                 raise Interrupted("stopped at once")
-            self.requested = True
+            self.requested, self._asked_at = True, time.monotonic()
             tell(f"{signal.Signals(number).name}: stopping after this round; once more to stop now")
 
         former = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}

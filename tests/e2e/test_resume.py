@@ -3,8 +3,10 @@
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 
+from server.stopping import TWICE_SECONDS
 from tests.e2e.processes import Federation, Process, Server
 from tests.e2e.runs import assert_same_learning, rounds_of
 
@@ -51,6 +53,7 @@ def test_signals_finish_the_round_or_end_it_now(federation: Federation, simulate
     hold_round(second, b, after=3)
     second.send(signal.SIGINT)
     second.wait_event("notice", text="SIGINT: stopping after this round; once more to stop now")
+    time.sleep(TWICE_SECONDS)
     second.send(signal.SIGINT)
     assert second.exit_code() == 130, second
     assert second.err == [f"Interrupted: stopped at once; {hint}"]

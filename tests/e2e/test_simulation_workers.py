@@ -6,6 +6,7 @@ import time
 
 import psutil
 
+from server.stopping import TWICE_SECONDS
 from tests.e2e.processes import LONG, PATIENCE_SECONDS, TINY, Federation, Server, as_flags
 
 WORKERS = ("--simulate", "2", *as_flags([*TINY, "simulation.workers=2"]))
@@ -29,6 +30,7 @@ def test_workers_end_with_their_server_however_it_ends(federation: Federation) -
     killed.send(signal.SIGKILL)
     stopped.send(signal.SIGINT)
     stopped.wait_event("notice")
+    time.sleep(TWICE_SECONDS)
     stopped.send(signal.SIGINT)
 
     assert stopped.exit_code() == 130, stopped  # LONG is hours: the fits in hand were given up

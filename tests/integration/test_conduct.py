@@ -119,6 +119,15 @@ def test_a_stop_ends_the_run_after_its_round_is_saved(new_run: Any) -> None:
     assert run.checkpoint.round == 1
 
 
+def test_a_stop_while_data_is_read_begins_no_round(new_run: Any) -> None:
+    stop = StopRequest()
+    stop.requested = True
+    run = new_run(settings_of())
+    with pytest.raises(Interrupted, match="no round was begun"):
+        story(run, ScriptedGrid({NODES[0]: learned}), stop)
+    assert [row["round"] for row in run.metrics] == [0]
+
+
 def test_a_stop_in_the_last_round_does_not_spoil_the_run(new_run: Any) -> None:
     stop = StopRequest()
 
