@@ -8,11 +8,13 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from common.address import parse_address
 from common.command_line import Parser, layers, run_command
 from common.errors import UsageError
-from common.settings import Settings, load
+
+if TYPE_CHECKING:
+    from common.settings import Settings
 
 PROG = "python -m client"
 EXAMPLES = """\
@@ -27,7 +29,10 @@ DESCRIPTION = "A node of the federation: joins a server, trains when asked, join
 def main() -> int:
     """Parse, claim a name, live; returns the exit code."""
     arguments = _parser().parse_args()
-    if arguments.data and arguments.shard is not None:
+    from common.address import parse_address  # here: Ctrl-C is caught by now
+    from common.settings import load
+
+    if arguments.data is not None and arguments.shard is not None:
         raise UsageError("--shard and --data exclude each other: a node trains on a shard or on its own images")
     settings = load(*layers(arguments, {"client.threads": arguments.threads}))
     if arguments.server is not None:
@@ -50,13 +55,14 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
 
     display = Display()
     stopping = threading.Event()
-    with claim(arguments.name, None if arguments.data else arguments.shard) as identity:
+    shard = "auto" if arguments.shard is None else arguments.shard
+    with claim(arguments.name, shard if arguments.data is None else None) as identity:
         if identity.note:
             display.tell(identity.note)
         device.check_cpu()
         if warning := device.set_threads(settings.client.threads):
             display.tell(warning)
-        own_data = str(Path(arguments.data).expanduser().resolve()) if arguments.data else None
+        own_data = None if arguments.data is None else str(Path(arguments.data).expanduser().resolve())
         if own_data is None:
             mnist.load_labels("train")  # data that cannot be used ends this node here, not every round it is in
         node = Node(

@@ -1,15 +1,18 @@
 """What both commands' lines share: settings from files, environment and flags, and how a command ends."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from common import __version__
 from common.errors import FedgeError
-from common.settings import CONFIGS, Layer, from_assignments, from_environment, from_file
+
+if TYPE_CHECKING:
+    from common.settings import Layer
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,19 +44,23 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> list[Layer]:
+def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> "list[Layer]":
     """Layers of settings, weakest first; ``flags`` holds ``{"section.key": value or None}``.
 
     Raises:
         SettingsError: a file, a variable or an assignment that cannot be read.
     """
+    from common.settings import from_assignments, from_environment, from_file  # here: Ctrl-C is caught by now
+
     given = {key: value for key, value in flags.items() if value is not None}
-    files = [from_file(config_path(arguments.config))] if arguments.config else []
+    files = [] if arguments.config is None else [from_file(config_path(arguments.config))]
     return [*files, from_environment(os.environ), from_assignments(arguments.set), ("the command line", given)]
 
 
 def config_path(name: str) -> Path:
     """A file, or the profile, recipe or strategy of that name in ``configs/`` and its folders."""
+    from common.settings import CONFIGS
+
     path = Path(name)
     if path.name == name and not path.exists():
         for profile in (CONFIGS / folder / f"{name}.yaml" for folder in (".", "recipes", "strategies")):
@@ -72,8 +79,19 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        # Whoever read our output has gone: point stdout elsewhere, or Python complains at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has gone, and knows
+            print(f"{prog}: {error}", file=sys.stderr)
         code = 1
+    _flush()
     sys.exit(code)
+
+
+def _flush() -> None:
+    """Hand over what is written; where it cannot go, forget it: Python would complain at exit, with code 120."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -38,7 +38,10 @@ def run(given: Sequence[Layer], arguments: argparse.Namespace) -> int:
     with make_console(arguments.quiet, arguments.json) as console:
         directory: list[Path] = []
         try:
-            if load(*given).run.engine == "superlink":
+            engine = load(*given).run.engine
+            if arguments.superlink is not None and engine != "superlink":
+                raise UsageError(f"--superlink names a SuperLink, the engine is {engine}: add --engine superlink")
+            if engine == "superlink":
                 _on_superlink(given, arguments, console)
             else:
                 with StopRequest().on_signals(console.notice) as stop:
@@ -62,7 +65,7 @@ def print_settings(given: Sequence[Layer], arguments: argparse.Namespace) -> int
     Raises:
         UsageError: they are not valid, or there is no such run to resume.
     """
-    print(as_yaml(resolve(given, resumed_path(arguments.resume, given))), end="")
+    print(as_yaml(resolve(given, resumed_path(arguments.resume, given))), end="", flush=True)
     return 0
 
 

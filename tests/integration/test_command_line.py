@@ -11,6 +11,7 @@ import yaml
 from client import __main__ as client
 from common import __version__
 from common.command_line import run_command
+from common.errors import DataError
 from common.settings import load
 from server import __main__ as server
 
@@ -93,6 +94,8 @@ def test_wrong_flags_are_one_line_and_exit_code_2(
         (["--centralized", "--port", "0"], "--centralized has no nodes: leave out --port"),
         (["--centralized", "--local-only"], "argument --local-only: not allowed with argument --centralized"),
         (["--local-only", "--simulate", "3000"], "--local-only keeps the model of every node in its checkpoints"),
+        (["--superlink", "host:8000"], "--superlink names a SuperLink, the engine is link: add --engine superlink"),
+        (["--config", ""], "cannot read settings file .: Is a directory"),
         (["--config", "no-such-profile"], "cannot read settings file no-such-profile: No such file or directory"),
     ],
 )
@@ -197,3 +200,31 @@ def test_a_reader_that_closes_early_sees_no_traceback() -> None:
         os.close(writer)
     assert ended.stderr == ""
     assert ended.returncode == 1
+
+
+def test_a_full_disk_below_the_output_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "server", "--print-settings"]
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "python -m server: [Errno 28] No space left on device\n")
+
+
+def test_an_empty_data_flag_is_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``--data "$UNSET"`` would be: a node that would train on MNIST in its stead."""
+    monkeypatch.setenv("FEDGE_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "argv", [client.PROG, "--data", "", "--server", "127.0.0.1:1", "--once"])
+    with pytest.raises(DataError, match="holds no images"):
+        client.main()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_is_caught_before_anything_slow_is_imported(command: str) -> None:
+    script = (
+        f"import runpy, sys; sys.argv = ['x', '--version']\n"
+        f"try: runpy.run_module('{command}', run_name='__main__')\n"
+        "except SystemExit: print(*{'pydantic', 'psutil', 'numpy', 'torch', 'yaml', 'grpc', 'flwr'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"Fedge {__version__}\n\n"
