@@ -18,6 +18,7 @@ from server.console import words
 from server.console.figures import clock, share
 from server.summary import Summary
 
+COLUMN_GAP = 3  # columns between two of the table, and around it
 MAX_BAR_LINE = 100  # columns; a bar across a wide screen tells no more
 
 
@@ -88,12 +89,24 @@ def set_aside(entries: Iterable[tuple[str, str, str]]) -> RenderableType:
     return Padding(lines, (0, 0, 0, 2))
 
 
-def rounds_table(summary: Summary) -> Table:
-    """The rounds of a run, its best in green."""
+def rounds_table(summary: Summary, width: int) -> Table:
+    """The rounds of a run, its best in green; of the columns those that fit into ``width``."""
     best = str(summary.best.number) if summary.best else ""
+    rows = list(words.table(summary))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in words.COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
-    for cells in words.table(summary):
-        table.add_row(*map(Text, cells), style="bold green" if cells[0] == best else None)
+    shown = _fitting([max(map(len, column)) for column in zip(words.COLUMNS, *rows, strict=True)], width)
+    for column in shown:
+        table.add_column(words.COLUMNS[column], justify="right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*(Text(cells[column]) for column in shown), style="bold green" if cells[0] == best else None)
     return table
+
+
+def _fitting(widths: list[int], width: int) -> list[int]:
+    """The columns of the table to show, in its order, the less telling ones left out first."""
+    shown = list(range(len(widths)))
+    for name in ("Set aside", "Data", "Train loss", "Time", "Nodes", "Loss"):
+        if sum(widths[column] + COLUMN_GAP for column in shown) <= width:
+            break
+        shown.remove(words.COLUMNS.index(name))
+    return shown

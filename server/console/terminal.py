@@ -115,7 +115,7 @@ class RichConsole(Console):
         """The table of rounds and where everything lies."""
         with self._lock:
             self._erase()
-            self._terminal.print(drawing.rounds_table(summary))
+            self._terminal.print(drawing.rounds_table(summary, self._terminal.width))
             for label, text in words.outcome(summary):
                 line = Text.assemble((f" {label:<7} ", "dim"), (text, "bold green" if label == "Best" else "cyan"))
                 self._terminal.print(line, soft_wrap=True)

@@ -103,7 +103,10 @@ def round_line(row: Row, total: int, width: int) -> str:
         # The mark has its place in every line, so that all lines of a run take the same layout.
         if len("  ".join([*fields, mark])) <= width:
             break
-    return "  ".join([*fields, mark] if row.is_best and row.number else fields)[:width].rstrip()
+    shown = [*fields, mark] if row.is_best and row.number else fields
+    while len("  ".join(shown)) > width and len(shown) > 2:
+        shown.pop()  # rather than half a figure
+    return "  ".join(shown)[:width].rstrip()
 
 
 def set_aside(reports: tuple[NodeReport, ...]) -> Iterator[tuple[str, str, str]]:

@@ -342,6 +342,31 @@ def test_rich_waits_in_one_line_of_a_narrow_terminal() -> None:
     assert all(len(line) <= 60 for line in screen.text.replace("\r", "\n").splitlines())
 
 
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (200, ["Round", "Accuracy", "Loss", "Train loss", "Nodes", "Set aside", "Data", "Time"]),
+        (80, ["Round", "Accuracy", "Loss", "Train loss", "Nodes", "Set aside", "Data", "Time"]),
+        (60, ["Round", "Accuracy", "Loss", "Train loss", "Nodes", "Time"]),
+        (40, ["Round", "Accuracy", "Loss", "Nodes"]),
+        (20, ["Round", "Accuracy"]),
+    ],
+)
+def test_the_last_table_shows_whole_columns_or_none(width: int, columns: list[str]) -> None:
+    screen = Screen("rich", width)
+    screen.console.finished(summary(0.098, 0.9812, 0.9801))
+    header = next(line for line in screen.text.splitlines() if "Round" in line)
+    assert re.split(" {2,}", header.strip()) == columns
+    assert "…" not in screen.text
+    assert "98.12 %" in screen.text
+
+
+def test_a_tight_round_line_leaves_out_whole_figures() -> None:
+    row = Row(1, 0.1, 0.9, True, 0.1, 100, 0, 0, 1.0, 6.1)
+    assert words.round_line(row, 100, 45) == "Round   1/100  acc 90.00 %  loss 0.1000"
+    assert words.round_line(row, 100, 30) == "Round   1/100  acc 90.00 %"
+
+
 def test_rich_gives_the_cursor_back() -> None:
     screen = Screen("rich")
     screen.console.waiting(1, 3, 1, 10, 598.0)
