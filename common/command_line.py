@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,8 +72,12 @@ def config_path(name: str) -> Path:
 
 def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     """Run a command's ``main`` and exit with its code; a failure is one or two lines, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the run takes both over
+    code: int | str | None
     try:
         code = main()
+    except SystemExit as end:  # --help, or a wrong flag
+        code = end.code
     except FedgeError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         code = error.exit_code

@@ -1,6 +1,7 @@
 """Rule: a command line that will not do ends with exit code 2 and one line; help starts with examples."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -200,6 +201,24 @@ def test_a_reader_that_closes_early_sees_no_traceback() -> None:
         os.close(writer)
     assert ended.stderr == ""
     assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_run_begins_is_one_line(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    def starting() -> int:
+        signal.raise_signal(number)
+        raise AssertionError("the signal comes first")
+
+    with pytest.raises(SystemExit) as end:
+        run_command(starting, "python -m server")
+    assert (end.value.code, capsys.readouterr().err) == (130, "python -m server: interrupted\n")
+
+
+def test_help_onto_a_full_disk_is_no_complaint_of_the_interpreter() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "client", "--help"]
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_full_disk_below_the_output_is_one_line() -> None:
