@@ -26,7 +26,10 @@ def main() -> int:
     arguments = parser.parse_args()
     logs = Path(tempfile.mkdtemp(prefix="fedge-demo-"))
     port = _free_port()
-    print(f"One server and {NUM_CLIENTS} clients, each a process of its own; what the clients say is in {logs}", flush=True)
+    print(
+        f"One server and {NUM_CLIENTS} clients, each a process of its own; what the clients say is in {logs}",
+        flush=True,
+    )
     overrides = [f"--set={text}" for text in (f"data.num_shards={NUM_CLIENTS}", "link.announce=false", *arguments.set)]
     server = _start(
         "server", "--rounds", str(arguments.rounds), "--clients", str(NUM_CLIENTS), "--out", arguments.out,
