@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ EXAMPLES = """\
   python -m client --shard 3                          train on shard 3; finds the server by itself
   python -m client --shard auto                       train on a shard that is free
   python -m client --shard 3 --server laptop.local    name the server
+  python -m client --shard 3 --token fedge1.…         join a server on another machine for the first time
   python -m client --data my-digits.npz               train on this machine's own images
   python -m client --shard 3 --once                   leave after one run"""
 DESCRIPTION = "A node of the federation: joins a server, trains when asked, joins again when the link is lost."
@@ -28,13 +30,14 @@ DESCRIPTION = "A node of the federation: joins a server, trains when asked, join
 
 def main() -> int:
     """Parse, claim a name, live; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parse(sys.argv[1:])
     from common.address import parse_address  # here: Ctrl-C is caught by now
     from common.settings import load
 
     if arguments.data is not None and arguments.shard is not None:
         raise UsageError("--shard and --data exclude each other: a node trains on a shard or on its own images")
-    settings = load(*layers(arguments, {"client.threads": arguments.threads}))
+    flags = {"client.threads": arguments.threads, "link.insecure": arguments.insecure or None}
+    settings = load(*layers(arguments, flags))
     if arguments.server is not None:
         parse_address(arguments.server, "--server")  # a slip is told before the slow imports
     # Before Flower and gRPC are imported: Flower phones home and checks for updates unless told not to.
@@ -48,12 +51,14 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
     from client import device
     from client.discovery import find_server
     from client.display import Display
+    from client.entrance import Entrance, given_token
     from client.hello import make_hello
     from client.identity import claim
     from client.node import Node, Stopped
     from common import mnist
 
     display = Display()
+    token = given_token(arguments.token, arguments.token_file, os.environ.get("FEDGE_TOKEN"))
     stopping = threading.Event()
     shard = "auto" if arguments.shard is None else arguments.shard
     with claim(arguments.name, shard if arguments.data is None else None) as identity:
@@ -65,14 +70,25 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
         own_data = None if arguments.data is None else str(Path(arguments.data).expanduser().resolve())
         if own_data is None:
             mnist.load_labels("train")  # data that cannot be used ends this node here, not every round it is in
+        entrance = None
+        if settings.link.insecure:
+            display.tell("the link is plaintext (link.insecure): whoever is on the network can listen and change it")
+        else:
+            entrance = Entrance(identity.name, token, settings.link.enrol_port, display.tell)
         node = Node(
             hello=make_hello(identity, arguments.shard, own_data, settings),
             own_data=own_data,
-            find=lambda: find_server(arguments.server, os.environ.get("FEDGE_SERVER"), settings.client.server),
+            find=lambda: find_server(
+                arguments.server,
+                os.environ.get("FEDGE_SERVER"),
+                settings.client.server,
+                prefer=entrance.is_known if entrance else lambda _: False,
+            ),
             once=arguments.once,
             should_stop=_on_signals(stopping),
             tell=display.tell,
             show_progress=display.show,
+            entrance=entrance,
         )
         try:
             node.live()
@@ -95,6 +111,10 @@ def _on_signals(stopping: threading.Event) -> Callable[[float], bool]:
     return lambda seconds: stopping.wait(seconds) if seconds else stopping.is_set()
 
 
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    return _parser().parse_args(words)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROG, EXAMPLES, DESCRIPTION)
     node = parser.add_argument_group("node")
@@ -107,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     link.add_argument(
         "--server", metavar="HOST:PORT", help="where the server is (default: FEDGE_SERVER, settings, local network)"
     )
+    link.add_argument(
+        "--token", metavar="TOKEN", help="join token of a server on another machine; once (or FEDGE_TOKEN)"
+    )
+    link.add_argument("--token-file", metavar="FILE", help="a file that holds it")
+    link.add_argument("--insecure", action="store_true", help="plaintext, for a server that runs with --insecure")
     parser.add_settings()
     return parser
 

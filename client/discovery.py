@@ -1,6 +1,6 @@
 """Where the client finds its server: flag > environment > settings > local network (mDNS) > 127.0.0.1:8080."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,12 +20,14 @@ class Place:
         how: one or two sentences for people.
         source: what named it. After ``network`` and ``default`` a client that cannot connect
             should look again: the server may have come up elsewhere.
+        enrol_port: where the server said that it enrols nodes, 0 = it did not say.
     """
 
     host: str
     port: int
     how: str
     source: Literal["flag", "environment", "settings", "network", "default"]
+    enrol_port: int = 0
 
     @property
     def address(self) -> str:
@@ -41,6 +43,7 @@ def find_server(
     *,
     interfaces: Sequence[str] | None = None,
     service: str = SERVICE,
+    prefer: Callable[[str], bool] = lambda _: False,
 ) -> Place:
     """Find the server to join; searches the network only if nobody named one.
 
@@ -51,6 +54,7 @@ def find_server(
         search_seconds: how long to listen on the local network, >= 0; answers end it early.
         interfaces: IPv4 addresses of the interfaces to search on; None = all.
         service: DNS-SD type to search for.
+        prefer: whether a server with this authority (see ``Found``) is taken before all others.
 
     Raises:
         UsageError: a named address is not of the form HOST:PORT.
@@ -66,16 +70,16 @@ def find_server(
         host, port = parse_address(configured, "client.server")
         how = f"server {join_address(host, port)}, named by client.server in the settings; {_NAME_ANOTHER}"
         return Place(host, port, how, "settings")
-    return _on_network(search_seconds, interfaces, service)
+    return _on_network(search_seconds, interfaces, service, prefer)
 
 
-def _on_network(seconds: float, interfaces: Sequence[str] | None, service: str) -> Place:
+def _on_network(seconds: float, interfaces: Sequence[str] | None, service: str, prefer: Callable[[str], bool]) -> Place:
     from client.search import Found, SearchError, search  # here: a client told its server never loads zeroconf
 
     tried = f"no server found on the local network in {seconds:g} s (many access points block multicast)"
     servers: list[Found] = []
     try:
-        servers = search(seconds, service, interfaces)
+        servers = search(seconds, service, interfaces, prefer)
     except SearchError as error:
         tried = f"the local network cannot be searched ({error})"
     if not servers:
@@ -86,4 +90,4 @@ def _on_network(seconds: float, interfaces: Sequence[str] | None, service: str) 
     if others:
         also = ", ".join(str(server) for server in others[:3]) + (", …" if len(others) > 3 else "")
         how = f"{len(servers)} servers found on the local network, taking {first}; also {also} — {_NAME_ANOTHER}"
-    return Place(first.host, first.port, how, "network")
+    return Place(first.host, first.port, how, "network", first.enrol_port)

@@ -12,7 +12,7 @@ def make_hello(identity: Identity, shard: int | str | None, own_data: str | None
     """The hello of this node.
 
     Args:
-        identity: its name and key.
+        identity: its name and its key, which is told only to a server without TLS.
         shard: the shard it asks for; "auto" or None = any.
         own_data: the path of its own images, if it trains on those.
         settings: how many threads it trains with.
@@ -25,7 +25,7 @@ def make_hello(identity: Identity, shard: int | str | None, own_data: str | None
         protocol_version=PROTOCOL_VERSION,
         software_version=__version__,
         name=identity.name,
-        key=identity.key,
+        key=identity.key if settings.link.insecure else "",
         machine=pb.Machine(
             hostname=machine.hostname,
             architecture=machine.arch,

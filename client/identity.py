@@ -14,9 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from common.errors import UsageError
+from common.names import NAME
 from common.state import state_dir
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _KEY = re.compile(r"[0-9a-f]{32}")
 _MAX_CLIENTS = 999  # clients with one default name on one machine
 _MAX_FILE_BYTES = 4096

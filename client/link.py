@@ -3,17 +3,21 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
 
+from client.membership import Membership
 from common import fleet_pb2 as pb
 from common.address import join_address
+from common.token import SERVER_NAME
 from common.wire import CHANNEL_OPTIONS, JOIN, MAX_TASK_BYTES
 
 CONNECT_SECONDS = 10.0
 MAX_WAITING_BEATS = 4
+# A server that stops in the middle of a handshake looks just the same: TLS 1.3 does not say more.
+TURNED_DOWN = "the server let no link begin: it does not take this node's certificate, or it stopped just then"
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Ended:
     reason: str
 
 
-Received = pb.Welcome | pb.Refusal | pb.Task | pb.Verdict | pb.Farewell | Ended
+Received = pb.Welcome | pb.Refusal | pb.Task | pb.Verdict | pb.Farewell | pb.Certificate | Ended
 
 
 class Link:
@@ -33,7 +37,10 @@ class Link:
     the outbox. Everything for the user comes out of ``receive``, in order.
     """
 
-    def __init__(self, host: str, port: int, hello: pb.Hello) -> None:
+    def __init__(self, host: str, port: int, hello: pb.Hello, membership: Membership | None = None) -> None:
+        """``membership`` is for TLS on both sides; without one the link is plaintext."""
+        self._membership = membership
+        self.max_message_bytes = 2**63  # until the server says otherwise
         self.address = join_address(host, port)
         self.task = ""  # what this node works on; reported in every sign of life
         self.fraction = 0.0
@@ -48,7 +55,7 @@ class Link:
 
     def __enter__(self) -> "Link":
         options = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", MAX_TASK_BYTES), ("grpc.enable_retries", 0))
-        self._channel = grpc.insecure_channel(self.address, options=options)
+        self._channel = self._open(options)
         join = self._channel.stream_stream(
             JOIN, request_serializer=pb.FromNode.SerializeToString, response_deserializer=pb.ToNode.FromString
         )
@@ -68,6 +75,15 @@ class Link:
         self._channel.close()
         for thread in self._threads:
             thread.join(timeout=2)
+
+    def _open(self, options: Sequence[tuple[str, int]]) -> grpc.Channel:
+        shown = self._membership
+        if shown is None:
+            return grpc.insecure_channel(self.address, options=options)
+        proof = (shown.key, shown.certificate) if shown.certificate else (None, None)  # gRPC aborts on half a pair
+        credentials = grpc.ssl_channel_credentials(shown.authority, *proof)
+        named = (*options, ("grpc.ssl_target_name_override", SERVER_NAME))
+        return grpc.secure_channel(self.address, credentials, options=named)
 
     def receive(self, seconds: float) -> Received | None:
         """The next message, or None after ``seconds`` without one."""
@@ -110,7 +126,7 @@ class Link:
                 self._sort(message)
             self._finish("the server closed the link")
         except grpc.RpcError as error:
-            self._finish(self._end or _reason(error))
+            self._finish(self._end or _reason(error, is_secure=self._membership is not None))
         except ValueError:  # the channel was closed under us
             self._finish("the link was closed")
 
@@ -120,6 +136,7 @@ class Link:
                 # Bounded: what a server says must not stop the signs of life.
                 self._beat_seconds = min(max(message.welcome.beat_seconds, 0.05), 60.0)
                 self._silence_seconds = min(max(message.welcome.silence_seconds, 2 * self._beat_seconds), 600.0)
+                self.max_message_bytes = message.welcome.max_message_bytes or self.max_message_bytes
                 self._inbox.put(message.welcome)
             case "refusal":
                 self._inbox.put(message.refusal)
@@ -129,6 +146,8 @@ class Link:
                 self._inbox.put(message.verdict)
             case "cancel":
                 self.cancelled |= {message.cancel.task}
+            case "certificate":
+                self._inbox.put(message.certificate)
             case "farewell":
                 self._inbox.put(message.farewell)
             case _:
@@ -149,9 +168,11 @@ class Link:
                 self._report()
 
 
-def _reason(error: grpc.RpcError) -> str:
+def _reason(error: grpc.RpcError, is_secure: bool = False) -> str:
     code = error.code() if isinstance(error, grpc.Call) else None
     details = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
+    if code == grpc.StatusCode.UNAVAILABLE and is_secure and "connect" in details.lower():
+        return TURNED_DOWN
     if code == grpc.StatusCode.UNAVAILABLE:
         return "no server answers there" if "connect" in details.lower() else "the link broke"
     if code == grpc.StatusCode.UNIMPLEMENTED:

@@ -9,7 +9,9 @@ from flwr.app import Context, RecordDict
 
 from client.app import app, watching
 from client.discovery import Place
-from client.link import Ended, Link, messages
+from client.entrance import Entrance, check_plaintext
+from client.knocking import Closed
+from client.link import TURNED_DOWN, Ended, Link, messages
 from common import fleet_pb2 as pb
 from common.errors import FedgeError, RunFailed, UsageError, WireError
 from common.records import answer, identify
@@ -41,6 +43,7 @@ class Node:
     should_stop: Callable[[float], bool]  # sleeps this many seconds at most; True: leave now
     tell: Callable[[str], None]  # a line for a person
     show_progress: Callable[[str], None]  # a passing line; '' clears it
+    entrance: Entrance | None = None  # the way in with TLS; None = plaintext
     _last: tuple[tuple[str, str], pb.Update] | None = None  # the last finished task and its update
     _pause: float = FIRST_PAUSE_SECONDS
     _told: set[str] = field(default_factory=set)
@@ -60,18 +63,31 @@ class Node:
         while True:
             place = self.find()
             self._tell_once(place.how)
-            with Link(place.host, place.port, self.hello) as link:
-                try:
-                    ended = self._serve(link)
-                except Stopped:
-                    link.leave("it was stopped")
-                    raise
+            try:
+                ended = self._join(place)
+            except Closed as error:
+                ended = str(error)
             if ended is None:
                 return
             self._tell_once(f"{place.address}: {ended}; trying again")
             if self.should_stop(self._pause * random.uniform(0.5, 1.0)):  # noqa: S311 — spreads nodes out in time
                 raise Stopped("stopped")
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def _join(self, place: Place) -> str | None:
+        """Get in, serve; returns why the link ended, None if all is done."""
+        membership = self.entrance.enter(place) if self.entrance else None
+        if membership is None:
+            check_plaintext(place)
+        with Link(place.host, place.port, self.hello, membership) as link:
+            try:
+                ended = self._serve(link)
+            except Stopped:
+                link.leave("it was stopped")
+                raise
+        if self.entrance and ended == TURNED_DOWN:
+            self.entrance.turned_down()
+        return ended
 
     def _serve(self, link: Link) -> str | None:
         """One link, from hello to its end; returns why it ended, None if all is done."""
@@ -87,6 +103,8 @@ class Node:
                     return f"the server refuses this node: {received.reason[:300]}"
                 case pb.Task():
                     self._work(received, link)
+                case pb.Certificate() if self.entrance:
+                    self.entrance.renewed(received.certificate)
                 case pb.Verdict():
                     self._judged(received)
                 case pb.Farewell():
@@ -98,7 +116,7 @@ class Node:
                             return None
                         raise RunFailed(f"the run ended before it was done: {farewell.reason[:200]}")
                     return received.reason if farewell is None else "waiting for the next run"
-                case None:
+                case _:
                     pass
         raise AssertionError("a link ends with Ended")
 
@@ -106,6 +124,10 @@ class Node:
         self._pause, self._shard = FIRST_PAUSE_SECONDS, welcome.shard
         self._told.clear()
         self._was_welcome = True
+        if self.entrance:
+            self.entrance.welcomed()
+            if welcome.renew and (request := self.entrance.request()):
+                link.send(pb.FromNode(renewal=pb.Renewal(request=request)))
         if self.hello.WhichOneof("data") == "any_shard":
             self._takes_any_shard = True
             self.hello.shard = welcome.shard  # next time the same one: a restarted server does not know who had it
@@ -114,6 +136,8 @@ class Node:
 
     def _refused(self, refusal: pb.Refusal) -> None:
         """A node that has been welcome before keeps asking; it may ask for another shard if it never named one."""
+        if refusal.enrol and self.entrance:
+            self.entrance.turned_down()
         if self._takes_any_shard and self.hello.WhichOneof("data") == "shard":
             self.hello.any_shard = True
         elif not refusal.retry and not self._was_welcome:
@@ -138,7 +162,7 @@ class Node:
 
         token = watching.set(watch)
         try:
-            update = self._answer(task)
+            update = _fitting(self._answer(task), link.max_message_bytes)
         except _Dropped:
             self.tell(f"round {round_text}: dropped, the server no longer waits for it")
             return
@@ -174,6 +198,14 @@ class Node:
         if text not in self._told:
             self._told.add(text)
             self.tell(text)
+
+
+def _fitting(update: pb.Update, most: int) -> pb.Update:
+    """The update, or what to say in its place if the server would cut it off unread."""
+    size = pb.FromNode(update=update).ByteSize()
+    if size <= most:
+        return update
+    return pb.Update(task=update.task, error=f"the update has {size:,} bytes, this server takes at most {most:,}")
 
 
 def _round_of(task: str) -> str:

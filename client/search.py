@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,6 +38,8 @@ class Found:
     port: int
     run: str
     here: bool  # on this very machine
+    enrol_port: int = 0  # 0 = not told
+    authority: str = ""  # the first 16 digits of its CA certificate's fingerprint: a claim, checked when it is tried
 
     def __str__(self) -> str:
         """``NAME at HOST:PORT (run NAME)``."""
@@ -45,27 +47,35 @@ class Found:
         return f"{self.name} at {join_address(self.host, self.port)}{run}"
 
 
-def search(seconds: float, service: str, interfaces: Sequence[str] | None = None) -> list[Found]:
+def search(
+    seconds: float,
+    service: str,
+    interfaces: Sequence[str] | None = None,
+    prefer: Callable[[str], bool] = lambda _: False,
+) -> list[Found]:
     """Servers that answer within ``seconds``, the one to take first; ends soon after the first answer.
 
     Args:
         seconds: how long to wait for an answer, >= 0.
         service: DNS-SD type to search for.
         interfaces: IPv4 addresses of the interfaces to search on; None = all.
+        prefer: whether a server with this authority is taken before all others.
 
     Raises:
         SearchError: the network cannot be searched.
     """
     try:
         with asyncio.Runner() as runner:
-            return choose(runner.run(_search(seconds, service, interfaces)))
+            return choose(runner.run(_search(seconds, service, interfaces)), prefer)
     except (OSError, RuntimeError, Error) as error:
         raise SearchError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def choose(found: Iterable[Found]) -> list[Found]:
-    """One entry an address, the one to take first: servers on this machine, then by name."""
-    ordered = sorted(found, key=lambda server: (not server.here, server.name, server.host, server.port))
+def choose(found: Iterable[Found], prefer: Callable[[str], bool] = lambda _: False) -> list[Found]:
+    """One entry an address, the one to take first: those preferred, then servers on this machine, then by name."""
+    ordered = sorted(
+        found, key=lambda each: (not prefer(each.authority), not each.here, each.name, each.host, each.port)
+    )
     unique: dict[tuple[str, int], Found] = {}
     for server in ordered:
         unique.setdefault((server.host, server.port), server)
@@ -73,7 +83,12 @@ def choose(found: Iterable[Found]) -> list[Found]:
 
 
 def validated(
-    name: str, addresses: Sequence[str], port: int | None, run: bytes | None, own: Sequence[OwnAddress]
+    name: str,
+    addresses: Sequence[str],
+    port: int | None,
+    run: bytes | None,
+    own: Sequence[OwnAddress],
+    more: Mapping[bytes, bytes | None] | None = None,
 ) -> Found | None:
     """Make what an announcement claims into a ``Found``; None if it names no address worth trying."""
     ips = [ip for text in addresses[:_MAX_ADDRESSES] if (ip := _usable(text)) is not None]
@@ -85,7 +100,11 @@ def validated(
     if not candidates or port is None or not 1 <= port <= 65_535:
         return None
     best = min(candidates, key=lambda ip: (not any(ip in address.network for address in own), ip.version, int(ip)))
-    return Found(_clean(name), str(best), port, _clean((run or b"")[:63].decode("ascii", "replace")), here)
+    told = {key: _clean((value or b"")[:63].decode("ascii", "replace")) for key, value in (more or {}).items()}
+    enrol = told.get(b"enrol", "")
+    enrol_port = int(enrol) if re.fullmatch(r"[0-9]{1,5}", enrol) and int(enrol) <= 65_535 else 0
+    run_name = _clean((run or b"")[:63].decode("ascii", "replace"))
+    return Found(_clean(name), str(best), port, run_name, here, enrol_port, told.get(b"ca", "")[:16])
 
 
 async def _search(seconds: float, service: str, interfaces: Sequence[str] | None) -> list[Found]:
@@ -131,7 +150,7 @@ async def _resolve(
     if not complete:
         return None
     instance = name.removesuffix(service).rstrip(".")
-    return validated(instance, info.parsed_addresses(), info.port, info.properties.get(b"run"), own)
+    return validated(instance, info.parsed_addresses(), info.port, info.properties.get(b"run"), own, info.properties)
 
 
 def _usable(text: str) -> Ip | None:

@@ -16,8 +16,17 @@ if TYPE_CHECKING:
     from common.settings import Layer
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose help starts with examples and whose errors are one line."""
+class PlainParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2."""
+        print(f"{self.prog}: {message} (try --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+class Parser(PlainParser):
+    """An argument parser whose help starts with examples."""
 
     def __init__(self, prog: str, examples: str, description: str) -> None:
         super().__init__(
@@ -38,11 +47,6 @@ class Parser(argparse.ArgumentParser):
         group.add_argument(
             "--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one setting; repeatable"
         )
-
-    def error(self, message: str) -> NoReturn:
-        """One line and exit code 2."""
-        print(f"{self.prog}: {message} (try --help)", file=sys.stderr)
-        sys.exit(2)
 
 
 def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> "list[Layer]":

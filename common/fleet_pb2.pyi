@@ -6,20 +6,40 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class EnrolRequest(_message.Message):
+    __slots__ = ("protocol_version", "secret", "request")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    secret: str
+    request: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., secret: _Optional[str] = ..., request: _Optional[bytes] = ...) -> None: ...
+
+class EnrolReply(_message.Message):
+    __slots__ = ("certificate", "refusal")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    refusal: str
+    def __init__(self, certificate: _Optional[bytes] = ..., refusal: _Optional[str] = ...) -> None: ...
+
 class FromNode(_message.Message):
-    __slots__ = ("hello", "progress", "update", "farewell")
+    __slots__ = ("hello", "progress", "update", "farewell", "renewal")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     FAREWELL_FIELD_NUMBER: _ClassVar[int]
+    RENEWAL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     progress: Progress
     update: Update
     farewell: Farewell
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ...) -> None: ...
+    renewal: Renewal
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ...) -> None: ...
 
 class ToNode(_message.Message):
-    __slots__ = ("welcome", "refusal", "beat", "task", "verdict", "cancel", "farewell")
+    __slots__ = ("welcome", "refusal", "beat", "task", "verdict", "cancel", "farewell", "certificate")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +47,7 @@ class ToNode(_message.Message):
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     FAREWELL_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     beat: Beat
@@ -34,7 +55,8 @@ class ToNode(_message.Message):
     verdict: Verdict
     cancel: Cancel
     farewell: Farewell
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ...) -> None: ...
+    certificate: Certificate
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "software_version", "name", "key", "shard", "any_shard", "own_examples", "machine")
@@ -77,24 +99,42 @@ class Machine(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., architecture: _Optional[str] = ..., cpu: _Optional[str] = ..., cores: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., python: _Optional[str] = ..., torch: _Optional[str] = ..., threads: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("shard", "num_shards", "beat_seconds", "silence_seconds")
+    __slots__ = ("shard", "num_shards", "beat_seconds", "silence_seconds", "max_message_bytes", "renew")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     NUM_SHARDS_FIELD_NUMBER: _ClassVar[int]
     BEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SILENCE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
     shard: int
     num_shards: int
     beat_seconds: float
     silence_seconds: float
-    def __init__(self, shard: _Optional[int] = ..., num_shards: _Optional[int] = ..., beat_seconds: _Optional[float] = ..., silence_seconds: _Optional[float] = ...) -> None: ...
+    max_message_bytes: int
+    renew: bool
+    def __init__(self, shard: _Optional[int] = ..., num_shards: _Optional[int] = ..., beat_seconds: _Optional[float] = ..., silence_seconds: _Optional[float] = ..., max_message_bytes: _Optional[int] = ..., renew: _Optional[bool] = ...) -> None: ...
+
+class Renewal(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    def __init__(self, request: _Optional[bytes] = ...) -> None: ...
+
+class Certificate(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("reason", "retry")
+    __slots__ = ("reason", "retry", "enrol")
     REASON_FIELD_NUMBER: _ClassVar[int]
     RETRY_FIELD_NUMBER: _ClassVar[int]
+    ENROL_FIELD_NUMBER: _ClassVar[int]
     reason: str
     retry: bool
-    def __init__(self, reason: _Optional[str] = ..., retry: _Optional[bool] = ...) -> None: ...
+    enrol: bool
+    def __init__(self, reason: _Optional[str] = ..., retry: _Optional[bool] = ..., enrol: _Optional[bool] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ()

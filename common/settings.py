@@ -20,8 +20,8 @@ from common.errors import SettingsError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 ENVIRONMENT_PREFIX = "FEDGE_"
-# Read elsewhere and not settings of a run: where state lives, which server, which data folder.
-OTHER_ENVIRONMENT = frozenset({"FEDGE_STATE_DIR", "FEDGE_SERVER", "FEDGE_DATA_DIR"})
+# Read elsewhere and not settings of a run: where state lives, which server, which data folder, the join token.
+OTHER_ENVIRONMENT = frozenset({"FEDGE_STATE_DIR", "FEDGE_SERVER", "FEDGE_DATA_DIR", "FEDGE_TOKEN"})
 
 Layer = tuple[str, Mapping[str, Any]]  # where values come from, for messages; {"section.key": value}
 
@@ -127,6 +127,8 @@ class LinkSettings(_Section):
 
     host: Annotated[str, Field(min_length=1)]
     port: Annotated[int, Field(ge=0, le=65_535)]
+    enrol_port: Annotated[int, Field(ge=0, le=65_535)]
+    insecure: bool
     announce: bool
     beat_seconds: PositiveFloat
     silence_seconds: PositiveFloat

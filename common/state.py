@@ -6,6 +6,7 @@ from pathlib import Path
 from platformdirs import user_data_dir
 
 from common.errors import UsageError
+from common.replacing import replacing
 
 
 def state_dir() -> Path:
@@ -22,3 +23,25 @@ def state_dir() -> Path:
             f"cannot make the state folder {folder}: {error.strerror}; name another with FEDGE_STATE_DIR"
         ) from None
     return folder
+
+
+def private_folder(path: Path) -> Path:
+    """A folder that only its owner may enter (mode 0700), made if need be.
+
+    Raises:
+        OSError: it cannot be made or is not ours.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)  # a copy or a backup may have opened it to others
+    return path
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read (mode 0600): complete or absent, whatever happens meanwhile.
+
+    Raises:
+        OSError: the disk is full, the folder is missing or read-only.
+    """
+    with replacing(path) as sink:
+        os.fchmod(sink.fileno(), 0o600)
+        sink.write(content)

@@ -15,9 +15,10 @@ from common import fleet_pb2 as pb
 from common.errors import WireError
 from common.records import error_reply, to_ndarray
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 JOIN = "/fedge.v1.Fleet/Join"  # the link's one method, as gRPC addresses it
-MAX_HELLO_BYTES = 16 * 1024
+ENROL = "/fedge.v1.Enrolment/Enrol"
+MAX_HELLO_BYTES = 16 * 1024  # and the most that an enrolment may hold
 MAX_SIGNAL_BYTES = 64 * 1024  # what a message may hold beside weights
 MAX_TASK_BYTES = 256 * 1024 * 1024  # the most a node takes from a server
 MAX_TENSORS, MAX_DIMENSIONS, MAX_NAME, MAX_TEXT, MAX_VALUES = 4096, 8, 256, 64 * 1024, 64

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
+from collections.abc import Sequence
 
-from common.command_line import Parser, layers, run_command
+from common.command_line import Parser, PlainParser, layers, run_command
 from common.errors import UsageError
 
 PROG = "python -m server"
@@ -16,13 +18,21 @@ EXAMPLES = """\
   python -m server --rounds 10 --simulate 10   ten virtual nodes in this process, no network
   python -m server --rounds 10 --centralized   no nodes: one model on all training images, to compare with
   python -m server --resume                    go on with the newest unfinished run
-  python -m server --config non-iid --set training.learning_rate=0.02"""
+  python -m server --config non-iid --set training.learning_rate=0.02
+  python -m server token                       a join token for one node on another machine
+  python -m server nodes                       who is enrolled
+  python -m server revoke pi-3                 shut a node out, also while it is joined"""
+COMMANDS = ("token", "nodes", "revoke")  # in place of a run
 DESCRIPTION = "Conducts a federated training: waits for nodes, sends tasks, averages updates, keeps the best model."
 
 
 def main() -> int:
     """Parse, put together, conduct; returns the exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parse(sys.argv[1:])
+    if "command" in arguments:
+        from server.enrolled import answer
+
+        return answer(arguments)
     if arguments.centralized:
         _refuse_nodes(arguments)
     given = layers(arguments, _flags(arguments))
@@ -38,6 +48,11 @@ def main() -> int:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     logging.getLogger("flwr").handlers.clear()  # its handler colours standard output; run.log has it all
     return run(given, arguments)
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = _command_parser() if words and words[0] in COMMANDS else _parser()
+    return parser.parse_args(words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,11 +76,24 @@ def _parser() -> argparse.ArgumentParser:
     link = parser.add_argument_group("link")
     link.add_argument("--host", metavar="ADDRESS", help="address to listen on (default 0.0.0.0)")
     link.add_argument("--port", type=int, metavar="N", help="TCP port to listen on (default 8080)")
+    link.add_argument("--insecure", action="store_true", help="plaintext: whoever reaches the port may join and listen")
     output = parser.add_argument_group("output")
     output.add_argument("--quiet", action="store_true", help="plain lines, no progress bar")
     output.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
     output.add_argument("--print-settings", action="store_true", help="show the resolved settings and exit")
     parser.add_settings()
+    return parser
+
+
+def _command_parser() -> argparse.ArgumentParser:
+    parser = PlainParser(prog=PROG)
+    commands = parser.add_subparsers(dest="command", parser_class=PlainParser)
+    token = commands.add_parser("token", description="Print a join token.")
+    token.add_argument("--reusable", action="store_true", help="for any number of nodes (default: for one)")
+    token.add_argument("--hours", type=float, metavar="N", default=24.0, help="how long it lasts (default 24)")
+    commands.add_parser("nodes", description="List the nodes that are enrolled.")
+    revoke = commands.add_parser("revoke", description="Shut a node out for good, also while it is joined.")
+    revoke.add_argument("node", metavar="NAME", help="the node's name, as python -m server nodes lists it")
     return parser
 
 
@@ -82,6 +110,7 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
         "superlink.address": arguments.superlink,
         "link.host": arguments.host,
         "link.port": arguments.port,
+        "link.insecure": arguments.insecure or None,
     }
 
 

@@ -18,7 +18,16 @@ _VIRTUAL = re.compile(r"docker\d|podman\d|virbr\d|cni|flannel|br-[0-9a-f]{12}$")
 
 
 @contextmanager
-def announced(host: str, port: int, *, run: str, protocol: int, service: str = SERVICE) -> Iterator[str]:
+def announced(
+    host: str,
+    port: int,
+    *,
+    run: str,
+    protocol: int,
+    enrol_port: int = 0,
+    authority: str = "",
+    service: str = SERVICE,
+) -> Iterator[str]:
     """Announce the server at ``host:port`` for as long as the context lasts.
 
     On a loopback ``host`` only the loopback interface hears of it: nothing leaves the machine.
@@ -28,6 +37,8 @@ def announced(host: str, port: int, *, run: str, protocol: int, service: str = S
         port: the TCP port it listens on, 1..65535.
         run: name of the run, told to those who look.
         protocol: version of the link's protocol.
+        enrol_port: the TCP port where nodes enrol, 0 = there is none.
+        authority: fingerprint of the server's CA certificate, "" without TLS; its first 16 digits are told.
         service: DNS-SD type to announce under.
 
     Yields:
@@ -37,7 +48,9 @@ def announced(host: str, port: int, *, run: str, protocol: int, service: str = S
     warning = ""
     try:
         addresses = announced_addresses(host)
-        info = _service(addresses, port, run, protocol, service)
+        properties = {"protocol": str(protocol), "run": run[:63], "enrol": str(enrol_port)}
+        properties["ca"] = authority[:16]
+        info = _service(addresses, port, properties, service)
         network = Zeroconf(interfaces=_interfaces(addresses), ip_version=IPVersion.V4Only, use_asyncio=False)
         # No probing for a name of our own (0.6 s): an address and a port name one server on a network.
         network.register_service(info, cooperating_responders=True)
@@ -79,7 +92,7 @@ def _order(ip: Ip) -> tuple[int, bool, int]:
     return ip.version, ip.is_link_local, int(ip)
 
 
-def _service(addresses: list[Ip], port: int, run: str, protocol: int, service: str) -> ServiceInfo:
+def _service(addresses: list[Ip], port: int, properties: dict[str, str], service: str) -> ServiceInfo:
     host = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().partition(".")[0])[:20].strip("-") or "fedge"
     # A label of DNS has at most 63 bytes, and Zeroconf splits names at dots.
     address = str(addresses[0]).replace(".", "-").replace(":", "-").strip("-")
@@ -88,7 +101,7 @@ def _service(addresses: list[Ip], port: int, run: str, protocol: int, service: s
         service,
         f"{label}.{service}",
         port=port,
-        properties={"protocol": str(protocol), "run": run[:63]},
+        properties=dict(properties),  # zeroconf's type is not covariant
         server=f"{label}.local.",
         parsed_addresses=[str(ip) for ip in addresses],
     )

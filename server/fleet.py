@@ -17,22 +17,24 @@ from urllib.parse import unquote
 import grpc
 from flwr.app import Message
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from common import __version__
 from common import fleet_pb2 as pb
-from common.address import join_address
-from common.errors import UsageError, WireError
+from common.errors import WireError
 from common.records import identify
 from common.settings import Settings
-from common.wire import CHANNEL_OPTIONS, JOIN, MAX_HELLO_BYTES, MAX_SIGNAL_BYTES, from_update, to_task
+from common.wire import MAX_HELLO_BYTES, MAX_SIGNAL_BYTES, from_update, to_task
+from server.doors import bind
 from server.grids import TRAIN, Answer, Node, NodeGrid, Verdict
+from server.passport import Control
 from server.relay import Listener, Relay
-from server.roster import MAX_NODES, Refused, Roster
+from server.roster import Refused, Roster
 from server.session import Session
 
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
+OVERSIZE_BYTES = 16 * 1024 * 1024  # so far above what is allowed a message is still read, to say how large it is
+REVOCATION_SECONDS = 1.0  # how often the members file is looked at
 
 
 class Assignment:
@@ -73,21 +75,25 @@ class Assignment:
 class Fleet(NodeGrid):
     """The nodes that have joined over the link. A context manager: it serves from enter to exit."""
 
-    def __init__(self, settings: Settings, roster: Roster, model_bytes: int, listener: Listener) -> None:
+    def __init__(
+        self, settings: Settings, roster: Roster, model_bytes: int, listener: Listener, control: Control | None = None
+    ) -> None:
+        """``control`` looks at certificates; without one, the link is plaintext and open to all."""
         identify(run_id=1, node_id=1)
+        self._control = control
         self._link = settings.link
         self._rejoin_seconds = settings.federation.rejoin_seconds
         self._num_shards = settings.data.num_shards
         self._roster = roster
-        self._max_update_bytes = 2 * model_bytes + MAX_SIGNAL_BYTES
+        self._max_message_bytes = 2 * model_bytes + MAX_SIGNAL_BYTES
         self._listener = Relay(listener)
         self._sessions: dict[int, Session] = {}
         self._assignments: dict[str, Assignment] = {}
         self._changed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="link", daemon=True)
-        self._ready: Future[int] = Future()
+        self._ready: Future[tuple[int, int]] = Future()
         self._farewell = pb.Farewell(reason="the server stopped")
-        self.port = self._link.port
+        self.port, self.enrol_port = self._link.port, 0
 
     def __enter__(self) -> "Fleet":
         """Listen.
@@ -96,7 +102,7 @@ class Fleet(NodeGrid):
             UsageError: the port is taken or the address is not this machine's.
         """
         self._thread.start()
-        self.port = self._ready.result()
+        self.port, self.enrol_port = self._ready.result()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -154,36 +160,24 @@ class Fleet(NodeGrid):
 
     async def _listen(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        options = (
-            *CHANNEL_OPTIONS,
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", self._max_update_bytes),
+        control = self._control
+        doors = bind(
+            self._link,
+            control.authority if control else None,
+            self._max_message_bytes + OVERSIZE_BYTES,
+            self._join,
+            control.enrolment.serve if control else None,
         )
-        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2 * MAX_NODES)
-        service, method = JOIN.strip("/").split("/")
-        join: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self._join)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: join}),))
-        checks = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-        for name in ("", service):
-            await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-        address = join_address(self._link.host, self._link.port)
-        try:
-            port = server.add_insecure_port(address)
-        except RuntimeError:
-            raise UsageError(
-                f"cannot listen on {address}: the port is taken or the address is not this machine's;"
-                " choose another with --port or --host"
-            ) from None
-        await server.start()
-        self._ready.set_result(port)
-        pulse = asyncio.create_task(self._pulse())
+        await doors.start()
+        self._ready.set_result((doors.port, doors.enrol_port))
+        watches = [asyncio.create_task(self._pulse()), asyncio.create_task(self._shut_out_the_revoked())]
         await self._stopping.wait()
-        pulse.cancel()
+        for watch in watches:
+            watch.cancel()
         for session in self._sessions.values():
             session.finish(self._farewell)
         await asyncio.sleep(0)  # let streams that have nothing left to say end by themselves
-        await server.stop(grace=2)
+        await doors.stop(grace=2)
 
     async def _pulse(self) -> None:
         """Show every node that the server lives; end links whose node does not."""
@@ -196,25 +190,32 @@ class Fleet(NodeGrid):
                 elif session.is_drained:
                     session.send(beat)
 
+    async def _shut_out_the_revoked(self) -> None:
+        while self._control:
+            await asyncio.sleep(REVOCATION_SECONDS)
+            for session in list(self._sessions.values()):
+                if reason := self._control.revocation(session.node.name, session.key):
+                    session.end(reason)
+
     async def _join(self, _: Any, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         try:
             async with asyncio.timeout(self._link.silence_seconds):
                 hello = _hello(await stream.read())
+            renew = self._control.identify(hello, stream.auth_context()) if self._control else False
             node = self._roster.admit(hello, __version__)
         except Refused as refusal:
             _LOG.info("refused %s: %s", _address(stream), refusal)
-            await stream.write(
-                pb.ToNode(refusal=pb.Refusal(reason=str(refusal), retry=refusal.retry)).SerializeToString()
-            )
+            told = pb.Refusal(reason=str(refusal), retry=refusal.retry, enrol=refusal.enrol)
+            await stream.write(pb.ToNode(refusal=told).SerializeToString())
             return
         except (TimeoutError, WireError):
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
-        session = Session(node, stream)
+        session = Session(node, stream, hello.key)
         former = self._sessions.get(node.node_id)
         if former:
             former.end("the same node joined anew")
         self._sessions[node.node_id] = session
-        session.send(pb.ToNode(welcome=self._welcome(node)))
+        session.send(pb.ToNode(welcome=self._welcome(node, renew)))
         for assignment in self._open_tasks(node):
             if assignment.forfeit:
                 assignment.forfeit.cancel()
@@ -229,12 +230,14 @@ class Fleet(NodeGrid):
         finally:
             self._leave(session, reason)
 
-    def _welcome(self, node: Node) -> pb.Welcome:
+    def _welcome(self, node: Node, renew: bool) -> pb.Welcome:
         return pb.Welcome(
             shard=node.shard,
             num_shards=self._num_shards,
             beat_seconds=self._link.beat_seconds,
             silence_seconds=self._link.silence_seconds,
+            max_message_bytes=self._max_message_bytes,
+            renew=renew,
         )
 
     def _leave(self, session: Session, reason: str) -> None:
@@ -242,7 +245,7 @@ class Fleet(NodeGrid):
         if self._sessions.get(node.node_id) is not session:
             return  # replaced by a newer link of the same node
         del self._sessions[node.node_id]
-        self._roster.leave(node)
+        self._roster.leave(node, session.said_farewell)
         for assignment in self._open_tasks(node):
             self._forfeit_later(assignment, reason)
         _LOG.info("%s left: %s", node.name, reason)
@@ -265,7 +268,7 @@ class Fleet(NodeGrid):
         """Act on one message of a node; returns why to end the link, or ''."""
         kind = message.WhichOneof("kind")
         if kind == "update":
-            self._take(session, message.update, size)
+            self._take(session, _bounded(message.update, size, self._max_message_bytes), size)
         elif kind == "progress" and size <= MAX_SIGNAL_BYTES:
             was_free = session.free
             session.works_on(message.progress.task)
@@ -274,10 +277,22 @@ class Fleet(NodeGrid):
             open_task = self._assignments.get(message.progress.task)
             if open_task and open_task.is_training:
                 self._listener.progress(session.node.name, min(1.0, max(0.0, message.progress.fraction)))
+        elif kind == "renewal" and size <= MAX_HELLO_BYTES and self._control:
+            return self._renew(session, message.renewal.request)
         elif kind == "farewell" and size <= MAX_SIGNAL_BYTES:
+            session.said_farewell = True
             return " ".join(message.farewell.reason[:200].split()) or "it left"
         else:
             return f"it sent an unexpected {kind or 'message'}"
+        return ""
+
+    def _renew(self, session: Session, request: bytes) -> str:
+        assert self._control, "who has no certificate cannot renew it"
+        certificate = self._control.renewed(request, session.node.name, session.key)
+        if certificate is None or session.has_renewed:
+            return "it sent an unexpected renewal"
+        session.has_renewed = True
+        session.send(pb.ToNode(certificate=pb.Certificate(certificate=certificate)))
         return ""
 
     def _take(self, session: Session, update: pb.Update, size: int) -> None:
@@ -323,6 +338,13 @@ class Fleet(NodeGrid):
         session = self._sessions.get(assignment.message.metadata.dst_node_id)
         if session:
             session.cancel(assignment.task, "the round's time is up")
+
+
+def _bounded(update: pb.Update, size: int, most: int) -> pb.Update:
+    """The update, or in place of one that is too large an error that says so."""
+    if size <= most:
+        return update
+    return pb.Update(task=update.task[:200], error=f"its update has {size:,} bytes, this server takes at most {most:,}")
 
 
 def _hello(first: Any) -> pb.Hello:

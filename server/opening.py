@@ -50,8 +50,18 @@ def resumed_path(asked: str | None, given: Sequence[Layer]) -> Path | None:
 
 
 @contextmanager
-def opened(settings: Settings, resumed: Path | None, console: Console, address: str | None) -> Iterator[RunDirectory]:
-    """The run's directory, new or resumed, and a word about it; ``address`` is where a link is served."""
+def opened(
+    settings: Settings, resumed: Path | None, console: Console, address: str | None, token: str = ""
+) -> Iterator[RunDirectory]:
+    """The run's directory, new or resumed, and a word about it.
+
+    Args:
+        settings: those of the run.
+        resumed: the directory to go on with, None = a new one.
+        console: whom to tell.
+        address: where a link is served, None = nowhere.
+        token: lets nodes of other machines join there; "" = they need none.
+    """
     if resumed:
         directory = RunDirectory.open_existing(resumed)
     else:
@@ -65,7 +75,7 @@ def opened(settings: Settings, resumed: Path | None, console: Console, address: 
             first_round = run.checkpoint.round + 1
         console.started(
             *(run.path, address, settings.federation.rounds, settings.model.name, settings.run.engine),
-            *(first_round, settings.run.baseline),
+            *(first_round, settings.run.baseline, token),
         )
         for notice in run.notices:
             console.notice(notice)

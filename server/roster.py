@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from common import fleet_pb2 as pb
+from common.names import NAME
 from common.records import OWN_DATA
 from common.wire import PROTOCOL_VERSION
 from server.grids import Node
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,63}")
 KEY = re.compile(r"[0-9a-f]{32}")
 MAX_NODES = 10_000
 SHARD_GRACE_SECONDS = 600.0  # a shard whose node left is given to `--shard auto` only after this
@@ -25,9 +25,10 @@ SHARD_GRACE_SECONDS = 600.0  # a shard whose node left is given to `--shard auto
 class Refused(ValueError):
     """A node may not join; the text is the reason that it is told."""
 
-    def __init__(self, reason: str, retry: bool = False) -> None:
+    def __init__(self, reason: str, retry: bool = False, enrol: bool = False) -> None:
         super().__init__(reason)
         self.retry = retry
+        self.enrol = enrol  # its certificate does not count: it may enrol again
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,21 @@ class Member:
     key: str
     live: bool
     left_at: float = 0.0  # seconds on this roster's clock
+    is_leased: bool = False  # it went without a word: for a while its shard waits for it
 
 
 class Roster:
     """Names, keys and shards of all nodes seen, and which of them are here."""
 
-    def __init__(self, num_shards: int, max_own_examples: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        num_shards: int,
+        max_own_examples: int,
+        lease_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """For ``lease_seconds`` after a node's link broke, nobody else is given its shard."""
+        self._lease_seconds = lease_seconds
         self._num_shards = num_shards
         self._max_own_examples = max_own_examples
         self._clock = clock
@@ -73,10 +83,10 @@ class Roster:
         self._members[hello.name] = Member(node, hello.key, live=True)
         return node
 
-    def leave(self, node: Node) -> None:
-        """The node's link is gone; its shard waits for it."""
+    def leave(self, node: Node, with_a_word: bool = True) -> None:
+        """The node's link is gone; if it did not say why, its shard waits for it."""
         member = self._members[node.name]
-        self._members[node.name] = replace(member, live=False, left_at=self._clock())
+        self._members[node.name] = replace(member, live=False, left_at=self._clock(), is_leased=not with_a_word)
 
     def live(self) -> list[Node]:
         """Nodes that are here, in node order."""
@@ -108,6 +118,11 @@ class Roster:
             free = [str(number) for number in range(self._num_shards) if not self._is_held(number)]
             others = f" or one of: {', '.join(free[:10])}" if free else ""
             raise Refused(f"shard {shard} is held by node {holder.node.name}: take another with --shard auto{others}")
+        if holder and holder.is_leased and holder.node.name != name:
+            left = holder.left_at + self._lease_seconds - self._clock()
+            if left > 0:
+                kept = f"shard {shard} is kept for node {holder.node.name}, whose link broke, for {left:.0f} s more"
+                raise Refused(kept, retry=True)
         return shard
 
     def _any(self, own: Member | None, name: str) -> int:

@@ -24,13 +24,18 @@ from server.console import Console, make_console
 from server.engines.ray import ray_grid
 from server.engines.superlink import submit
 from server.fleet import Fleet
+from server.members import TOKEN_HOURS
 from server.opening import opened, resolve, resumed_path
+from server.passport import Control
 from server.roster import Roster
 from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory
 
 CLIENT_APP = "client.app:app"
+INSECURE = (
+    "the link is plaintext and open to everyone who reaches its port (link.insecure); every node needs --insecure too"
+)
 
 
 def run(given: Sequence[Layer], arguments: argparse.Namespace) -> int:
@@ -129,17 +134,27 @@ def _superlink_address(text: str) -> str:
 def _on_link(
     settings: Settings, resumed: Path | None, console: Console, stop: StopRequest, directory: list[Path]
 ) -> None:
-    roster = Roster(settings.data.num_shards, settings.federation.max_own_examples)
+    federation = settings.federation
+    roster = Roster(settings.data.num_shards, federation.max_own_examples, federation.rejoin_seconds)
     state = models.initial_state(settings.model.name, seed=0)
     model_bytes = sum(value.numel() * value.element_size() for value in state.values())
-    with Fleet(settings, roster, model_bytes, console) as fleet:
+    control = None if settings.link.insecure else Control.open()
+    with Fleet(settings, roster, model_bytes, console, control) as fleet:
         address = join_address(settings.link.host, fleet.port)
-        with opened(settings, resumed, console, address) as run:
+        token = str(control.members.issue(TOKEN_HOURS, reusable=True)) if control else ""
+        with opened(settings, resumed, console, address, token) as run:
             directory.append(run.path)
+            if control is None:
+                console.notice(INSECURE)
             try:
                 if settings.link.announce:
                     with announced(
-                        settings.link.host, fleet.port, run=run.path.name, protocol=PROTOCOL_VERSION
+                        settings.link.host,
+                        fleet.port,
+                        run=run.path.name,
+                        protocol=PROTOCOL_VERSION,
+                        enrol_port=fleet.enrol_port,
+                        authority=control.authority.fingerprint if control else "",
                     ) as warning:
                         if warning:
                             console.notice(warning)

@@ -17,8 +17,11 @@ MAX_WAITING = 64  # messages; a node that reads so slowly that this many wait is
 class Session:
     """A joined node's link, used from the link's thread alone."""
 
-    def __init__(self, node: Node, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+    def __init__(self, node: Node, stream: "grpc.aio.ServicerContext[bytes, bytes]", key: str) -> None:
         self.node = node
+        self.key = key
+        self.has_renewed = False  # its certificate, on this link
+        self.said_farewell = False
         self._stream = stream
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -8,11 +8,15 @@ from typing import Any
 import grpc
 
 from client.discovery import Place
+from client.entrance import Entrance
+from client.membership import Membership
 from client.node import Node
 from common import fleet_pb2 as pb
 from common.settings import Settings, load
+from common.token import SERVER_NAME
 from common.wire import JOIN, PROTOCOL_VERSION
 from server.fleet import Fleet
+from server.passport import Control
 from server.roster import Roster
 from tests.scripted_grid import toy_state
 
@@ -60,10 +64,12 @@ class Diary:
             self._news.notify_all()
 
 
-def fleet_with(diary: Diary, settings: Settings, model_bytes: int = MODEL_BYTES) -> Fleet:
-    """A server, for the toy model unless told otherwise."""
+def fleet_with(
+    diary: Diary, settings: Settings, model_bytes: int = MODEL_BYTES, control: Control | None = None
+) -> Fleet:
+    """A server, for the toy model unless told otherwise; plaintext unless there is passport control."""
     roster = Roster(settings.data.num_shards, settings.federation.max_own_examples)
-    return Fleet(settings, roster, model_bytes, diary)
+    return Fleet(settings, roster, model_bytes, diary, control)
 
 
 def hello(name: str, **changes: Any) -> pb.Hello:
@@ -81,11 +87,11 @@ def hello(name: str, **changes: Any) -> pb.Hello:
 class BareNode:
     """One stream to a server, on which any bytes can be said; it shows no sign of life by itself."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, membership: Membership | None = None, method: str = JOIN) -> None:
         self._outbox: queue.Queue[bytes | None] = queue.Queue()
         self._inbox: queue.Queue[pb.ToNode | grpc.RpcError | None] = queue.Queue()
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        join: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(JOIN)
+        self._channel = channel_to(port, membership)
+        join: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(method)
         self._call = join(iter(self._outbox.get, None))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -131,6 +137,16 @@ class BareNode:
         self._inbox.put(end)
 
 
+def channel_to(port: int, membership: Membership | None) -> grpc.Channel:
+    """A connection that shows what there is of a membership: without a certificate, none."""
+    address = f"127.0.0.1:{port}"
+    if membership is None:
+        return grpc.insecure_channel(address)
+    key, certificate = (membership.key, membership.certificate) if membership.certificate else (None, None)
+    credentials = grpc.ssl_channel_credentials(membership.authority, key, certificate)
+    return grpc.secure_channel(address, credentials, options=(("grpc.ssl_target_name_override", SERVER_NAME),))
+
+
 def until(condition: Callable[[], bool], shown: object = "") -> None:
     """Wait for what has no event of its own; ``shown`` tells how far it came."""
     waiting = threading.Event()
@@ -141,7 +157,13 @@ def until(condition: Callable[[], bool], shown: object = "") -> None:
     raise AssertionError(f"it did not come to pass: {shown}")
 
 
-def real_node(fleet: Fleet, said: pb.Hello, told: list[str], should_stop: Callable[[], bool] = lambda: False) -> Node:
+def real_node(
+    fleet: Fleet,
+    said: pb.Hello,
+    told: list[str],
+    should_stop: Callable[[], bool] = lambda: False,
+    entrance: Entrance | None = None,
+) -> Node:
     """The client's own node, to live in a thread of this process; it leaves after one run.
 
     Only one at a time may train: a process has one model.
@@ -155,4 +177,5 @@ def real_node(fleet: Fleet, said: pb.Hello, told: list[str], should_stop: Callab
         should_stop=lambda seconds: should_stop() or threading.Event().wait(min(seconds, 0.05)),
         tell=told.append,
         show_progress=lambda _: None,
+        entrance=entrance,
     )

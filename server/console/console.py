@@ -39,8 +39,12 @@ class Console(ABC):
         engine: str,
         first_round: int = 1,
         baseline: str = "none",
+        token: str = "",
     ) -> None:
-        """A run begins: ``rounds`` in all; ``address`` (HOST:PORT) is None where no link is served."""
+        """A run begins: ``rounds`` in all; ``address`` (HOST:PORT) is None where no link is served.
+
+        ``token`` lets nodes of other machines join ("" where they need none); a secret, shown here alone.
+        """
 
     @abstractmethod
     def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:

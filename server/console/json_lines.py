@@ -33,8 +33,9 @@ class JsonConsole(Console):
         engine: str,
         first_round: int = 1,
         baseline: str = "none",
+        token: str = "",
     ) -> None:
-        """``run_dir, address, rounds, first_round, model, engine, baseline``."""
+        """``run_dir, address, rounds, first_round, model, engine, baseline, token``."""
         self._emit(
             "started",
             run_dir=str(run_dir),
@@ -44,6 +45,7 @@ class JsonConsole(Console):
             model=model,
             engine=engine,
             baseline=baseline,
+            token=token,
         )
 
     def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:

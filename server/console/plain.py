@@ -31,10 +31,11 @@ class PlainConsole(Console):
         engine: str,
         first_round: int = 1,
         baseline: str = "none",
+        token: str = "",
     ) -> None:
         """Say what runs and how a node joins."""
         self._output.line(words.started(run_dir.name, address, first_round, rounds, model, engine, baseline))
-        for where, command in words.node_commands(address, words.own_address(address)) if address else ():
+        for where, command in words.node_commands(address, words.own_address(address), token) if address else ():
             self._output.line(f"{where}: {command}")
 
     def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:

@@ -47,12 +47,13 @@ class RichConsole(Console):
         engine: str,
         first_round: int = 1,
         baseline: str = "none",
+        token: str = "",
     ) -> None:
         """What runs and how a node joins."""
         head = Text(words.started(run_dir.name, address, first_round, rounds, model, engine, baseline))
         head.stylize("bold", 0, len(f"Run {run_dir.name}"))
         self._terminal.print(head, soft_wrap=True)
-        for where, command in words.node_commands(address, words.own_address(address)) if address else ():
+        for where, command in words.node_commands(address, words.own_address(address), token) if address else ():
             line = Text.assemble((f"  {where + ':':<20}", "dim"), (command, "cyan"))
             self._terminal.print(line, soft_wrap=True)  # a command that is copied must not hold our line break
 

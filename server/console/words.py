@@ -46,16 +46,20 @@ def started(
     return f"Run {name}: {model}, {span}, {place if address is None else f'serving on {address}'}{alone}"
 
 
-def node_commands(address: str, own_address: str | None) -> list[tuple[str, str]]:
-    """(where, command) of starting a node for a server on ``address`` (HOST:PORT) of a machine with ``own_address``."""
+def node_commands(address: str, own_address: str | None, token: str = "") -> list[tuple[str, str]]:
+    """(where, command) of starting a node for a server on ``address`` (HOST:PORT) of a machine with ``own_address``.
+
+    On another machine it needs the join ``token`` the first time, if there is one.
+    """
     host, port = _split(address)
     command = "python -m client --shard 0"
     near = "127.0.0.1" if host in _EVERYWHERE else host
+    proof = f" --token {token}" if token else ""
     far = own_address if host in _EVERYWHERE else host
     needs_no_server = port == DEFAULT_PORT and (host in _EVERYWHERE or host in _HERE_ONLY)
     commands = [("Start a node here", command if needs_no_server else f"{command} --server {join_address(near, port)}")]
     if far is not None and host not in _HERE_ONLY:
-        commands.append(("On another machine", f"{command} --server {join_address(far, port)}"))
+        commands.append(("On another machine", f"{command} --server {join_address(far, port)}{proof}"))
     return commands
 
 

@@ -45,6 +45,11 @@ def test_of_several_servers_the_first_by_name_is_taken_and_the_others_named() ->
     assert "18082 at 127.0.0.1:18082 (run late) — name another with --server HOST:PORT" in place.how
 
 
+def test_a_server_tells_where_it_enrols_nodes() -> None:
+    with announced("127.0.0.1", 18_092, run="", protocol=1, enrol_port=9, service=SERVICE):
+        assert find().enrol_port == 9
+
+
 def test_what_is_no_server_is_passed_over() -> None:
     useless = ServiceInfo(
         SERVICE, f"a-useless.{SERVICE}", port=18_088, server="a.local.", parsed_addresses=["224.0.0.1", "fe80::1"]

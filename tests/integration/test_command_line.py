@@ -139,7 +139,7 @@ def test_every_example_of_the_help_is_a_command_line_that_parses(command: str) -
     for line in module.EXAMPLES.splitlines():
         words = line.split("   ")[0].split()
         assert words[:3] == ["python", "-m", command]
-        module._parser().parse_args(words[3:])
+        module._parse(words[3:])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

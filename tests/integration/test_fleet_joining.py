@@ -1,6 +1,7 @@
 """Rule: who says a proper hello joins; all others are told why not, and no node disturbs another."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -13,8 +14,15 @@ from common.wire import PROTOCOL_VERSION
 from server.fleet import Fleet
 from server.grids import Node
 from server.roster import node_id
-from tests.link_twins import PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings
+from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings
 
+WELCOMED: Any = {
+    "num_shards": 3,
+    "beat_seconds": 0.1,
+    "silence_seconds": 10.0,
+    "max_message_bytes": 2 * MODEL_BYTES + 64 * 1024,
+}
+WELCOME = pb.Welcome(**WELCOMED)
 NO_HELLO = (grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
 
 
@@ -37,7 +45,7 @@ def first_word(fleet: Fleet, said: pb.Hello) -> object:
 def test_a_node_joins_and_leaves_with_a_word(fleet: Fleet, diary: Diary) -> None:
     with Link("127.0.0.1", fleet.port, hello("a", shard=2)) as link:
         welcome = link.receive(PATIENCE_SECONDS)
-        assert welcome == pb.Welcome(shard=2, num_shards=3, beat_seconds=0.1, silence_seconds=10.0)
+        assert welcome == pb.Welcome(shard=2, **WELCOMED)
         diary.wait("a joined with 2")
         assert fleet.nodes() == [Node(node_id("a"), "a", 2)]
         link.leave("it was stopped", PATIENCE_SECONDS)
@@ -131,7 +139,7 @@ def test_a_stream_larger_than_any_message_is_ended(fleet: Fleet, diary: Diary) -
         node.say(bytes(200_000))
         code, _ = node.end()
         assert code in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT}
-    assert first_word(fleet, hello("b", shard=0)) == pb.Welcome(num_shards=3, beat_seconds=0.1, silence_seconds=10.0)
+    assert first_word(fleet, hello("b", shard=0)) == WELCOME
     diary.wait("b joined with 0")
 
 

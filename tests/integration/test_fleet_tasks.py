@@ -10,7 +10,7 @@ from flwr.app import Message
 from client.link import Link
 from common import fleet_pb2 as pb
 from common.wire import to_update
-from server.fleet import Fleet
+from server.fleet import OVERSIZE_BYTES, Fleet
 from server.grids import Answer, Node, Verdict
 from server.roster import node_id
 from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
@@ -251,15 +251,30 @@ def test_a_late_update_is_not_counted_in_the_next_round(fleet: Fleet, aside: Thr
         assert bias(answers.result(PATIENCE_SECONDS)[0]) == 2.0
 
 
-def test_an_oversize_update_is_refused_and_costs_nobody_else(diary: Diary, aside: ThreadPoolExecutor) -> None:
-    settings = link_settings(federation_rejoin_seconds=0)
-    with fleet_with(diary, settings) as fleet, joined(fleet, "a", 0) as honest, joined(fleet, "b", 1) as greedy:
+def test_an_oversize_update_is_an_error_that_names_size_and_limit(diary: Diary, aside: ThreadPoolExecutor) -> None:
+    with fleet_with(diary, link_settings()) as fleet, joined(fleet, "a", 0) as honest, joined(fleet, "b", 1) as greedy:
         answers = exchange(aside, fleet, [A, B])
         honest.hear("task")
         greedy.hear("task")
         huge = update("run/1/b", 2.0, shard=1)
-        huge.update.weights.buffer = bytes(2 * MODEL_BYTES + 64 * 1024)
+        limit = 2 * MODEL_BYTES + 64 * 1024
+        huge.update.weights.buffer = bytes(limit)
         greedy.say(huge)
+        honest.say(update("run/1/a", 2.0))
+        first, second = answers.result(PATIENCE_SECONDS)
+        assert bias(first) == 2.0
+        assert second.reply is not None
+        reason = f"its update has {huge.ByteSize():,} bytes, this server takes at most {limit:,}"
+        assert second.reply.error.reason == reason
+        assert fleet.nodes() == [A, B]
+
+
+def test_a_message_beyond_all_measure_ends_its_link_alone(diary: Diary, aside: ThreadPoolExecutor) -> None:
+    settings = link_settings(federation_rejoin_seconds=0)
+    with fleet_with(diary, settings) as fleet, joined(fleet, "a", 0) as honest, joined(fleet, "b", 1) as greedy:
+        answers = exchange(aside, fleet, [A, B])
+        greedy.hear("task")
+        greedy.say(bytes(2 * MODEL_BYTES + 64 * 1024 + OVERSIZE_BYTES + 1))
         honest.say(update("run/1/a", 2.0))
         first, second = answers.result(PATIENCE_SECONDS)
         assert bias(first) == 2.0

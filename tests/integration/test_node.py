@@ -1,5 +1,6 @@
 """Rule: a node joins, trains when asked, drops what is no longer wanted, sends the same update for the same task."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -185,3 +186,13 @@ def test_once_is_over_with_the_run(diary: Diary, settings: Settings, run_done: b
         with pytest.raises(RunFailed, match="the run ended before it was done: that was it"):
             node.end.result(PATIENCE_SECONDS)
     assert node.told[-1] == "the server says: that was it"
+
+
+def test_an_update_that_the_server_would_not_take_is_an_error_that_says_so(diary: Diary, settings: Settings) -> None:
+    limit = 2 * 1000 + 64 * 1024
+    with fleet_with(diary, settings, model_bytes=1000) as fleet, living(fleet, shard=0):
+        diary.wait("a joined with 0")
+        answer = ask(fleet, content(settings))
+    assert answer.reply is not None
+    reason = str(answer.reply.error.reason)
+    assert re.fullmatch(rf"the update has 24\d,\d{{3}} bytes, this server takes at most {limit:,}", reason)

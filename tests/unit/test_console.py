@@ -93,6 +93,13 @@ def test_the_commands_that_start_a_node_name_the_server_where_it_is_needed(
     assert [command for _, command in words.node_commands(address, own)] == expected
 
 
+def test_only_a_node_on_another_machine_needs_the_join_token() -> None:
+    assert words.node_commands("0.0.0.0:8080", "192.168.1.5", "fedge1.a.b") == [
+        ("Start a node here", "python -m client --shard 0"),
+        ("On another machine", "python -m client --shard 0 --server 192.168.1.5:8080 --token fedge1.a.b"),
+    ]
+
+
 def test_a_server_on_loopback_cannot_be_reached_from_elsewhere() -> None:
     assert words.own_address("127.0.0.1:8080") is None
     assert words.own_address("no.such.host.invalid:8080") is None
@@ -288,6 +295,7 @@ def test_json_says_every_event() -> None:
         "model": "lenet5",
         "engine": "link",
         "baseline": "none",
+        "token": "",
     }
     last_round = screen.objects[9]
     assert (last_round["test_loss"], last_round["train_loss"], last_round["averaged"]) == (None, None, False)

@@ -181,3 +181,18 @@ def test_a_server_here_is_taken_first_then_by_name_and_one_an_address() -> None:
     again = Found("c", "10.0.0.1", 8080, "", here=False)
     assert choose([again, b, here, a]) == [here, a, b]
     assert choose([]) == []
+
+
+def test_a_server_whose_authority_the_node_knows_comes_first() -> None:
+    mine = Found("z", "10.0.0.9", 8080, "", here=False, authority="ab" * 8)
+    here = Found("a", "192.168.1.7", 8080, "", here=True, authority="cd" * 8)
+    assert choose([here, mine], lambda authority: authority == "ab" * 8) == [mine, here]
+    assert choose([here, mine]) == [here, mine]
+
+
+@pytest.mark.parametrize(("text", "port"), [(b"8081", 8081), (b"", 0), (b"-1", 0), (b"99999", 0), (b"1e3", 0)])
+def test_an_announced_enrolment_port_is_a_port_or_nothing(text: bytes, port: int) -> None:
+    found = validated("laptop", ["10.9.8.7"], 8080, None, OWN, {b"enrol": text, b"ca": b"\xffab" * 20})
+    assert found is not None
+    assert found.enrol_port == port
+    assert len(found.authority) == 16

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from client.__main__ import _parser as client_parser
+from client.__main__ import _parse as parse_client
 from common.command_line import layers
 from common.settings import OTHER_ENVIRONMENT, Settings, from_environment, load
 from server.__main__ import _flags
-from server.__main__ import _parser as server_parser
+from server.__main__ import _parse as parse_server
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_OURS = {"runs", "build", "dist", "node_modules"}  # and everything hidden, .venv included
@@ -94,10 +94,11 @@ def test_commands_parse_and_their_settings_are_valid(
     monkeypatch.chdir(ROOT)
     words = words_of(command)
     if "server" in command.split()[2]:
-        arguments = server_parser().parse_args(words)
-        load(*layers(arguments, _flags(arguments)))
+        arguments = parse_server(words)
+        if "command" not in arguments:
+            load(*layers(arguments, _flags(arguments)))
     else:
-        arguments = client_parser().parse_args(words)
+        arguments = parse_client(words)
         load(*layers(arguments, {"client.threads": arguments.threads}))
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.identity import NAME, claim, default_name
+from client.identity import claim, default_name
 from common.errors import UsageError
+from common.names import NAME
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ class World:
     roster: Roster = field(init=False)
 
     def __post_init__(self) -> None:
-        self.roster = Roster(3, max_own_examples=500, clock=lambda: self.now)
+        self.roster = Roster(3, max_own_examples=500, lease_seconds=30.0, clock=lambda: self.now)
 
     def join(self, name: str, **changes: Any) -> Node:
         return self.roster.admit(hello(name, **changes), "0.1.0")
@@ -238,3 +238,25 @@ def test_too_many_nodes_are_refused_for_now(world: World, monkeypatch: pytest.Mo
 def test_a_nodes_id_is_golden() -> None:
     """The first 63 bits of SHA-256("pi-3"), so that a node is the same in every run."""
     assert node_id("pi-3") == 6519338617554692620
+
+
+def test_a_shard_whose_nodes_link_broke_waits_for_it_and_then_moves(world: World) -> None:
+    a = world.join("a", shard=1)
+    world.roster.leave(a, with_a_word=False)
+    world.now += 12
+    error = world.refusal("b", shard=1)
+    assert str(error) == "shard 1 is kept for node a, whose link broke, for 18 s more"
+    assert error.retry
+    world.now += 18
+    assert world.join("b", shard=1).shard == 1
+    assert str(world.refusal("a", shard=1)).startswith("shard 1 is held by node b")
+
+
+def test_a_node_whose_link_broke_takes_its_own_shard_back_at_once(world: World) -> None:
+    world.roster.leave(world.join("a", shard=1), with_a_word=False)
+    assert world.join("a", shard=1).shard == 1
+
+
+def test_the_shard_of_a_node_that_said_farewell_is_free_at_once(world: World) -> None:
+    world.roster.leave(world.join("a", shard=1), with_a_word=True)
+    assert world.join("b", shard=1).shard == 1

@@ -1,0 +1,65 @@
+"""python -m server token | nodes | revoke: who may join this machine's servers, also while they run."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+
+from common.errors import UsageError
+from server.authority import open_authority
+from server.members import MAX_HOURS, Members
+
+_SECONDS_TO_NOTICE = 5
+
+
+def answer(arguments: argparse.Namespace) -> int:
+    """Do what one of the three asks for; returns the exit code.
+
+    Raises:
+        UsageError: the state folder cannot be used, or no such node is enrolled.
+    """
+    authority = open_authority()
+    members = Members(authority.folder, authority.fingerprint)
+    try:
+        lines = _COMMANDS[arguments.command](members, arguments)
+    except OSError as error:
+        raise UsageError(
+            f"cannot keep who is enrolled in {authority.folder}: {error.strerror or error};"
+            " name another place with FEDGE_STATE_DIR"
+        ) from None
+    print("\n".join(lines))
+    return 0
+
+
+def _token(members: Members, arguments: argparse.Namespace) -> list[str]:
+    if not 0 < arguments.hours <= MAX_HOURS:
+        raise UsageError(f"--hours must be greater than 0 and at most {MAX_HOURS}, got {arguments.hours:g}")
+    token = members.issue(arguments.hours, arguments.reusable)
+    nodes = "any number of nodes" if arguments.reusable else "one node"
+    return [
+        f"For {nodes}, within {arguments.hours:g} h. On the node's machine, once:",
+        f"python -m client --shard auto --token {token}",
+    ]
+
+
+def _nodes(members: Members, _: argparse.Namespace) -> list[str]:
+    nodes = members.nodes()
+    if not nodes:
+        return ["no node is enrolled: one on this machine enrols itself, for others see python -m server token"]
+    width = max(len(name) for name in nodes)
+    return [
+        f"{name:<{width}}  enrolled {datetime.fromtimestamp(member.enrolled, UTC):%Y-%m-%d %H:%M} UTC"
+        f"  key {member.key[:8]}{'  revoked' if member.revoked else ''}"
+        for name, member in nodes.items()
+    ]
+
+
+def _revoke(members: Members, arguments: argparse.Namespace) -> list[str]:
+    was_shared = members.revoke(arguments.node)
+    lines = [f"{arguments.node} is revoked: a server that runs shuts it out within {_SECONDS_TO_NOTICE} s"]
+    if was_shared:
+        lines.append("the join token that it came with is void too; python -m server token issues another")
+    return lines
+
+
+_COMMANDS = {"token": _token, "nodes": _nodes, "revoke": _revoke}

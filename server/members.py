@@ -1,0 +1,215 @@
+"""Who is enrolled with this server, and the join tokens that let others in: one file, changed as a whole.
+
+``STATE/authority/members.json``. Secrets are kept as their SHA-256. Every change is made under a lock
+and takes the file's place at once, so several servers and subcommands may work with it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import UsageError
+from common.names import NAME
+from common.state import write_private
+from common.token import Token
+
+LOCAL_TOKEN = "local-token"  # noqa: S105  # the file's name; who can read this folder needs no other token
+TOKEN_HOURS = 24.0  # how long a join token lasts unless told otherwise
+MAX_NODES = 10_000  # that were ever enrolled
+MAX_HOURS = 24 * 366 * 10
+MAX_TOKENS = 1000  # the oldest make way: every start of a server issues one
+_LOCAL = "local"
+
+
+class NotEnrolled(ValueError):
+    """Who asks may not be, or is not, enrolled; the text is the reason that it is told."""
+
+
+class Revoked(NotEnrolled):
+    """It was, and is shut out for good."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class IssuedToken(_Record):
+    """A join token as the server remembers it."""
+
+    secret_sha256: str
+    ends: float | None  # seconds since 1970 on the server's clock; None = never
+    reusable: bool
+    used_by: str = ""  # the key of the node that a one-time token was spent on
+
+
+class Member(_Record):
+    """A node that was enrolled once."""
+
+    key: str
+    token: str  # the id of the token it came with
+    enrolled: float  # seconds since 1970
+    revoked: bool = False
+
+
+class _Content(_Record):
+    tokens: dict[str, IssuedToken] = {}
+    nodes: dict[str, Member] = {}
+    revoked_keys: list[str] = []
+
+
+class Members:
+    """The members file of one authority; used from any thread."""
+
+    def __init__(self, folder: Path, fingerprint: str, clock: Callable[[], float] = time.time) -> None:
+        self._path = folder / "members.json"
+        self._lock = FileLock(folder / "lock")
+        self._fingerprint = fingerprint
+        self._clock = clock
+        self._seen: tuple[Any, _Content] = (None, _Content())
+
+    def issue(self, hours: float, reusable: bool) -> Token:
+        """A new token that lasts ``hours``, for one node or for any number."""
+        secret = secrets.token_hex(16)
+        with self._change() as content:
+            now = self._clock()
+            content.tokens = {k: t for k, t in content.tokens.items() if t.ends is None or t.ends > now}
+            while len(content.tokens) >= MAX_TOKENS:
+                del content.tokens[next(known for known in content.tokens if known != _LOCAL)]
+            content.tokens[secrets.token_hex(4)] = IssuedToken(
+                secret_sha256=_hash(secret), ends=now + 3600 * hours, reusable=reusable
+            )
+        return Token(self._fingerprint, secret)
+
+    def keep_local_token(self) -> None:
+        """See that nodes of this machine can enrol themselves: the token lies beside the members file."""
+        path = self._path.with_name(LOCAL_TOKEN)
+        secret = secrets.token_hex(16)
+        with self._change() as content:
+            if path.exists() and _LOCAL in content.tokens:
+                return
+            content.tokens[_LOCAL] = IssuedToken(secret_sha256=_hash(secret), ends=None, reusable=True)
+            write_private(path, f"{Token(self._fingerprint, secret)}\n".encode())
+
+    def check_secret(self, secret: str) -> str:
+        """The id of the token with that secret.
+
+        Raises:
+            NotEnrolled: there is none (any more).
+        """
+        hashed = _hash(secret)
+        for known, token in self._content().tokens.items():
+            if hmac.compare_digest(token.secret_sha256, hashed):
+                if token.ends is not None and token.ends <= self._clock():
+                    raise NotEnrolled("the join token has expired: python -m server token issues another")
+                return known
+        raise NotEnrolled("the server does not know this join token: python -m server token issues another")
+
+    def enrol(self, secret: str, name: str, key: str) -> None:
+        """Make the holder of ``key`` the node called ``name``; the same one may ask again.
+
+        Raises:
+            NotEnrolled: the token is spent or unknown, the name is another node's, or the key was revoked.
+        """
+        if not NAME.fullmatch(name):
+            raise NotEnrolled("a node's name must be 1 to 63 of A-Z a-z 0-9 . _ -")
+        token_id = self.check_secret(secret)
+        with self._change() as content:
+            token = content.tokens.get(token_id)
+            if token is None or (not token.reusable and token.used_by not in ("", key)):
+                raise NotEnrolled("the join token was used by another node: python -m server token issues another")
+            if key in content.revoked_keys:
+                raise NotEnrolled(_revoked(name))
+            known = content.nodes.get(name)
+            if known and known.key != key and not known.revoked:
+                raise NotEnrolled(
+                    f"the name {name} belongs to another node: choose one with --name, or free it on the server's"
+                    f" machine with python -m server revoke {name}"
+                )
+            if known is None and len(content.nodes) >= MAX_NODES:
+                raise NotEnrolled(f"this server has {MAX_NODES} nodes already")
+            if not token.reusable:
+                token.used_by = key
+            content.nodes[name] = Member(key=key, token=token_id, enrolled=self._clock())
+
+    def check(self, name: str, key: str) -> None:
+        """Whether a certificate for this name and key still counts.
+
+        Raises:
+            NotEnrolled: it was revoked, or this server does not know the node.
+        """
+        content = self._content()
+        known = content.nodes.get(name)
+        if key in content.revoked_keys or (known and known.revoked and known.key == key):
+            raise Revoked(_revoked(name))
+        if known is None or known.key != key:
+            raise NotEnrolled(f"node {name} is not enrolled with this server (any more): enrol it with a join token")
+
+    def revoke(self, name: str) -> bool:
+        """Shut a node out for good, with the token it came with; whether that token let others in as well.
+
+        Raises:
+            UsageError: no such node is enrolled.
+        """
+        with self._change() as content:
+            member = content.nodes.get(name)
+            if member is None or member.revoked:
+                enrolled = [node for node, known in content.nodes.items() if not known.revoked]
+                names = ", ".join(sorted(enrolled)[:20]) or "none"
+                raise UsageError(f"no node called {name[:63]!r} is enrolled, so none can be revoked; enrolled: {names}")
+            member.revoked = True
+            content.revoked_keys.append(member.key)
+            was_shared = member.token != _LOCAL and member.token in content.tokens
+            if was_shared:
+                del content.tokens[member.token]
+            return was_shared
+
+    def nodes(self) -> dict[str, Member]:
+        """All nodes, by name."""
+        return dict(sorted(self._content().nodes.items()))
+
+    def _content(self) -> _Content:
+        """What the file says now; read again only when it was replaced."""
+        try:
+            found = self._path.stat()
+            stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
+        except FileNotFoundError:
+            return _Content()
+        if stamp != self._seen[0]:
+            self._seen = (stamp, self._read())
+        return self._seen[1]
+
+    def _read(self) -> _Content:
+        try:
+            return _Content.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return _Content()
+        except ValidationError:
+            raise UsageError(
+                f"{self._path} is damaged: restore it from a backup, or remove it, and then every node must enrol again"
+            ) from None
+
+    @contextmanager
+    def _change(self) -> Iterator[_Content]:
+        with self._lock:
+            content = self._read()
+            yield content
+            write_private(self._path, json.dumps(content.model_dump(), indent=1).encode())
+
+
+def _hash(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def _revoked(name: str) -> str:
+    return f"node {name} was revoked: its operator knows why"
