@@ -19,6 +19,9 @@ demo: setup  ## train MNIST with a server and four clients as separate processes
 test: $(VENV)/.development check  ## run all tests, with branch coverage of at least 90 %
 	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup --cov --cov-report term:skip-covered
 
+fuzz: $(VENV)/.development  ## feed the decoders 300,000 mutated messages (a few minutes)
+	@HOSTILE_MESSAGES=300000 $(RUN) -m pytest tests/property/test_hostile_bytes.py
+
 check: $(VENV)/.development  ## lint, formatting and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -59,4 +62,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test check format recipes strategies proto lock clean
+.PHONY: help setup demo test fuzz check format recipes strategies proto lock clean
