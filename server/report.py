@@ -30,6 +30,7 @@ class NodeReport:
     bytes_down: int
     bytes_up: int
     threads: int  # CPU threads of training; 0 if not known
+    norm: float = math.nan  # L2 distance of the update from the global model before; nan without an update
 
     def ledger_record(self) -> dict[str, Any]:
         """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""

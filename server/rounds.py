@@ -160,4 +160,5 @@ def _report(run: str, number: int, node: Node, answer: Answer, update: Screened 
         bytes_down=answer.bytes_down,
         bytes_up=answer.bytes_up,
         threads=update.threads if update else 0,
+        norm=update.norm if update else math.nan,
     )

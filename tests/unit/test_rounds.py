@@ -122,11 +122,11 @@ def test_every_task_is_reported_in_node_order() -> None:
     own, accepted, rejected, expired = done.reports
     assert own == NodeReport(
         task="run/1/own", node="own", shard=-1, verdict="accepted", reason="", bytes_up=100, train_loss=0.5,
-        examples=50, sha256=hashes[0], fit_seconds=0.25, threads=1, **common,
+        examples=50, sha256=hashes[0], fit_seconds=0.25, threads=1, norm=4.0, **common,  # 16 weights, each 1 away
     )  # fmt: skip
     assert accepted == NodeReport(
         task="run/1/node-1", node="node-1", shard=1, verdict="accepted", reason="", bytes_up=100, train_loss=0.75,
-        examples=300, sha256=hashes[1], fit_seconds=0.25, threads=1, **common,
+        examples=300, sha256=hashes[1], fit_seconds=0.25, threads=1, norm=8.0, **common,
     )  # fmt: skip
     assert math.isnan(rejected.train_loss)
     assert math.isnan(expired.train_loss)
@@ -136,6 +136,7 @@ def test_every_task_is_reported_in_node_order() -> None:
     assert expired.reason == "no update within 60 s"
     for report in (rejected, expired):
         assert {key: getattr(report, key) for key in none} == none
+        assert math.isnan(report.norm)
     assert (done.num_nodes, done.num_rejected, done.num_expired) == (2, 1, 1)
 
 
