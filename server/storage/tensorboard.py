@@ -52,9 +52,9 @@ class TensorBoardWriter:
         self._end = 0
         self._is_failing = False
         self._pending = _record(Event(wall_time=time.time(), file_version=FILE_VERSION))
-        if first_step > 0:
-            start = SessionLog(status=SessionLog.START)
-            self._pending += _record(Event(wall_time=time.time(), step=first_step, session_log=start))
+        # A new run says that it starts too: TensorBoard takes the first start for no restart, and hides nothing.
+        start = SessionLog(status=SessionLog.START)
+        self._pending += _record(Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def write(self, number: int, evaluation: Evaluation, done: Round | None = None) -> None:
         """Write the points of round ``number``; without ``done`` (round 0) the test figures only."""

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator as Backend,
+)
 
 from common.training import Evaluation
 from server.report import LocalModel, NodeReport, Round
@@ -81,6 +84,16 @@ def test_no_step_is_shown_twice_after_resumes(tmp_path: Path) -> None:
     third.write(5, Evaluation(1.0, 0.75))
     expected = [(0, 0.25), (1, 0.25), (2, 0.25), (3, 0.5), (4, 0.75), (5, 0.75)]
     assert _points(tmp_path)["test/accuracy"] == expected
+
+
+def test_tensorboard_itself_hides_what_the_first_resume_writes_anew(tmp_path: Path) -> None:
+    first = TensorBoardWriter(tmp_path)
+    for number in range(3):
+        first.write(number, Evaluation(1.0, 0.25))
+    TensorBoardWriter(tmp_path, first_step=2).write(2, Evaluation(1.0, 0.5))
+    shown = Backend(str(tmp_path))  # unlike the accumulator for scripts it takes a first start for no restart
+    shown.Reload()
+    assert [event.step for event in shown.Tensors("test/accuracy")] == [0, 1, 2]
 
 
 def test_a_torn_point_of_a_killed_server_hides_no_other(tmp_path: Path) -> None:
