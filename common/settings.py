@@ -164,6 +164,12 @@ class SuperlinkSettings(_Section):
     root_certificates: str
 
 
+class TensorboardSettings(_Section):
+    """What TensorBoard shows beside the figures."""
+
+    images_every: Annotated[int, Field(ge=0)]
+
+
 class RunSettings(_Section):
     """What one run is called, where it is kept and what its chance derives from."""
 
@@ -187,6 +193,7 @@ class Settings(_Section):
     client: ClientSettings
     simulation: SimulationSettings
     superlink: SuperlinkSettings
+    tensorboard: TensorboardSettings
     run: RunSettings
 
     @model_validator(mode="after")

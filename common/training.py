@@ -31,6 +31,7 @@ class Evaluation:
     loss: float  # mean of the network's loss per example
     accuracy: float  # 0..1
     class_accuracy: Mapping[int, float] = field(default_factory=dict)  # 0..1 of every label that there are examples of
+    answers: Tensor | None = field(default=None, compare=False, repr=False)  # [N, 10], the network's, where asked for
 
 
 def fit(
@@ -83,19 +84,30 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: Network, images: Tensor, labels: Tensor, prepare: Prepare, batch_size: int = 1000) -> Evaluation:
+def evaluate(
+    model: Network,
+    images: Tensor,
+    labels: Tensor,
+    prepare: Prepare,
+    batch_size: int = 1000,
+    with_answers: bool = False,
+) -> Evaluation:
     """Loss and accuracy of ``model`` on ``images`` (uint8 [N, 28, 28]) and ``labels`` (int64 [N]), N >= 1."""
     model.eval()
     loss_sum, correct = 0.0, torch.zeros(NUM_LABELS, dtype=torch.int64)
+    answers: list[Tensor] = []
     for batch, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         answer = model(prepare(batch))  # [B, 10]
         loss_sum += model.loss(answer, targets, reduction="sum").item()
         correct += torch.bincount(targets[answer.argmax(dim=1) == targets], minlength=NUM_LABELS)
+        if with_answers:
+            answers.append(answer)
     of_each = torch.bincount(labels, minlength=NUM_LABELS)
     return Evaluation(
         loss=loss_sum / len(labels),
         accuracy=int(correct.sum()) / len(labels),
         class_accuracy={label: int(correct[label]) / n for label, n in enumerate(of_each.tolist()) if n},
+        answers=torch.cat(answers) if with_answers else None,
     )
 
 

@@ -32,6 +32,7 @@ from server.rounds import Plan, rounds
 from server.screening import Screen
 from server.stopping import StopRequest
 from server.storage.checkpoint import Plain
+from server.storage.gallery import Gallery
 from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter
 from server.summary import Row, Summary
@@ -122,6 +123,9 @@ class Conductor:
         self._failed = self.run.checkpoint.counters.get("failed_rounds", 0) if self.run.checkpoint else 0
         first_step = self.run.checkpoint.round + 1 if self.run.checkpoint else 0
         self._tensorboard = TensorBoardWriter(self.run.tensorboard, first_step, self.console.notice)
+        self._gallery = Gallery(
+            self._tensorboard, settings, self._model, self._test, self._prepare, self.console.notice
+        )
         if self.run.checkpoint is None:
             self._begin()
         if self.stop.requested:  # while data was read: a round may take hours
@@ -131,6 +135,8 @@ class Conductor:
                 self._keep(done)
         finally:
             self._tensorboard.close()
+        assert self.run.best is not None, "round 0 is saved by now"
+        self._gallery.end(settings.federation.rounds, self.run.best.accuracy)
         self.run.finish()
         self.console.finished(Summary(self.run.path, tuple(Row.from_metrics(row) for row in self.run.metrics)))
 
@@ -170,10 +176,11 @@ class Conductor:
         """Evaluate and save the untrained model, so that a run can be resumed from its first moment."""
         settings = self.run.settings
         state = models.initial_state(settings.model.name, settings.run.seed)
-        evaluation = self._evaluate(state)
+        evaluation = self._evaluate(state, with_answers=True)
         self._tensorboard.write(0, evaluation)
         self.run.begin(state, evaluation)
         self.console.round_done(None, 0, evaluation, True, settings.federation.rounds)
+        self._gallery.show(0, evaluation)
 
     def _cohort(self, number: int) -> Sequence[Node]:
         """The nodes of a round; a server waits for all that were asked for before its first, later fewer will do."""
@@ -197,7 +204,7 @@ class Conductor:
         """Evaluate and save a finished round, then tell everyone."""
         federation = self.run.settings.federation
         self._failed = 0 if done.averaged else self._failed + 1
-        evaluation = self._evaluate(done.state)
+        evaluation = self._evaluate(done.state, with_answers=True)
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
         is_best = self.run.commit(done, evaluation, self._memory(), counters={"failed_rounds": self._failed})
         _LOG.info(
@@ -212,6 +219,7 @@ class Conductor:
             Verdict(node_id(report.node), report.task, report.verdict, report.reason) for report in done.reports
         )
         self.console.round_done(done, done.number, evaluation, is_best, federation.rounds)
+        self._gallery.show(done.number, evaluation, done)
         if self._failed >= federation.max_failed_rounds:
             reasons = "; ".join(f"{report.node}: {report.reason}" for report in done.reports[:3])
             raise RunFailed(
@@ -221,6 +229,6 @@ class Conductor:
         if self.stop.requested and done.number < federation.rounds:
             raise Interrupted(f"round {done.number} is saved")
 
-    def _evaluate(self, state: models.State) -> Evaluation:
+    def _evaluate(self, state: models.State, with_answers: bool = False) -> Evaluation:
         self._model.load_state_dict(state)
-        return evaluate(self._model, self._test.images, self._test.labels, self._prepare)
+        return evaluate(self._model, self._test.images, self._test.labels, self._prepare, with_answers=with_answers)

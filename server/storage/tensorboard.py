@@ -13,7 +13,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignor
 
 from common.training import Evaluation
 from server.report import Round
-from server.storage.durable import append
+from server.storage.durable import append, write_atomically
 
 PREFIX = "events.out.tfevents."
+END = ".end"  # of the name of the file that a finished run ends with
 FILE_VERSION = "brain.Event:2"
 _LOG = logging.getLogger(__name__)
 
@@ -51,16 +52,37 @@ class TensorBoardWriter:
         self._file: Path | None = None
         self._end = 0
         self._is_failing = False
-        self._pending = _record(Event(wall_time=time.time(), file_version=FILE_VERSION))
         # A new run says that it starts too: TensorBoard takes the first start for no restart, and hides nothing.
-        start = SessionLog(status=SessionLog.START)
-        self._pending += _record(Event(wall_time=time.time(), step=first_step, session_log=start))
+        start = Event(session_log=SessionLog(status=SessionLog.START))
+        self._pending = _head() + _records(first_step, [start])
 
     def write(self, number: int, evaluation: Evaluation, done: Round | None = None) -> None:
         """Write the points of round ``number``; without ``done`` (round 0) the test figures only."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _points(evaluation, done)]
-        self._pending += _record(Event(wall_time=time.time(), step=number, summary=Summary(value=values)))
+        self._pending += _records(number, [Event(summary=Summary(value=values))])
         self._flush()
+
+    def add(self, number: int, events: Sequence[Event]) -> None:
+        """Write what else there is to show of round ``number``: events without time and step; none where writing fails.
+
+        Call it for rounds that are saved: unlike points, not every reader of event files hides these on a resume.
+        """
+        if events and not self._is_failing:
+            self._pending += _records(number, events)
+            self._flush()
+
+    def finish(self, number: int, events: Iterable[Event]) -> None:
+        """Write what stands at the end of a run whose last round is ``number``, in place of that of an earlier end.
+
+        It has a file of its own: of some records TensorBoard keeps the first that it reads and hides none on a resume.
+        """
+        try:
+            for former in self._folder.glob(f"{PREFIX}*{END}"):
+                former.unlink()
+            file = _next_file(self._folder)
+            write_atomically(file.with_name(file.name + END), _head() + _records(number, events))
+        except OSError as error:
+            self._tell(error)
 
     def close(self) -> None:
         """Try once more to write what could not be written."""
@@ -74,15 +96,17 @@ class TensorBoardWriter:
                 self._file = _next_file(self._folder)
             self._end = append(self._file, self._end, self._pending)
         except OSError as error:
-            if not self._is_failing:
-                self._warn(
-                    f"cannot write {self._folder}: {error.strerror}; the run goes on, and its figures are in"
-                    f" metrics.jsonl"
-                )
+            self._tell(error)
             self._is_failing = True
         else:
             self._pending = b""
             self._is_failing = False
+
+    def _tell(self, error: OSError) -> None:
+        if not self._is_failing:
+            self._warn(
+                f"cannot write {self._folder}: {error.strerror}; the run goes on, and its figures are in metrics.jsonl"
+            )
 
 
 def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, float]]:
@@ -114,11 +138,19 @@ def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, f
             yield f"node/{report.node}/train_loss", report.train_loss
             yield f"node/{report.node}/examples", report.examples
             yield f"node/{report.node}/seconds", report.seconds
+            if math.isfinite(report.norm):
+                yield f"node/{report.node}/update_norm", report.norm
 
 
-def _record(event: Event) -> bytes:
+def _head() -> bytes:
+    return _records(0, [Event(file_version=FILE_VERSION)])
+
+
+def _records(step: int, events: Iterable[Event]) -> bytes:
     buffer = BytesIO()
-    RecordWriter(buffer).write(event.SerializeToString())
+    for event in events:
+        event.wall_time, event.step = time.time(), step
+        RecordWriter(buffer).write(event.SerializeToString())
     return buffer.getvalue()
 
 

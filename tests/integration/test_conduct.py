@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from flwr.app import Message
+from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
 
 from common import models
 from common.errors import Interrupted, RunFailed
@@ -147,3 +150,20 @@ def test_too_few_nodes_fail_the_run_after_round_0_is_saved(new_run: Any) -> None
         story(run, grid)
     assert run.checkpoint.round == 0
     assert all(line.startswith("wait") for line in grid.tape)
+
+
+def test_a_run_is_drawn_after_its_first_and_last_round_also_when_it_goes_on(new_run: Any) -> None:
+    run = new_run(settings_of(tensorboard_images_every=2))
+    story(run, ScriptedGrid({NODES[0]: learned}))
+    run.close()
+    with RunDirectory.open_existing(run.path) as resumed:
+        resumed.continue_with(settings_of(tensorboard_images_every=2, federation_rounds=3))
+        story(resumed, ScriptedGrid({NODES[0]: learned}))
+    shown = EventAccumulator(str(run.path / "tensorboard"))
+    shown.Reload()
+    steps = {tag: [event.step for event in shown.Tensors(tag)] for tag in shown.Tags()["tensors"]}
+    assert steps["test/accuracy"] == [0, 1, 2, 3]
+    assert steps["images/confusion_matrix"] == steps["weights/fc3.bias"] == steps["pr/digit_7"] == [0, 2, 3]
+    assert steps["update/norm"] == [1, 2, 3]
+    assert steps["best/accuracy"] == [3]
+    assert "cannot draw" not in (run.path / "run.log").read_text()

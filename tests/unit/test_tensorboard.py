@@ -39,6 +39,7 @@ def test_every_round_has_exactly_the_tags_of_the_contract(tmp_path: Path) -> Non
         "node/pi-1/train_loss": [(1, 0.625)],
         "node/pi-1/examples": [(1, 6000.0)],
         "node/pi-1/seconds": [(1, 2.25)],
+        "node/pi-1/update_norm": [(1, 1.5)],
     }
 
 
@@ -180,8 +181,8 @@ def _round(number: int, train_loss: float = 0.625) -> Round:
         number=number,
         state={},
         reports=(
-            NodeReport("t1", number, "pi-1", 3, 6000, "ab", "accepted", "", train_loss, 2.0, 2.25, 100, 101, 1),
-            NodeReport("t2", number, "pi-2", 4, 9, "cd", "rejected", "fc3.bias holds NaN", 7.0, 1.0, 2.5, 100, 101, 1),
+            NodeReport("t1", number, "pi-1", 3, 6000, "ab", "accepted", "", train_loss, 2.0, 2.25, 100, 101, 1, 1.5),
+            NodeReport("t2", number, "pi-2", 4, 9, "cd", "rejected", "odd", 7.0, 1.0, 2.5, 100, 101, 1, 99.0),
             NodeReport("t3", number, "pi-3", -1, 0, "", "expired", "link lost", nan, 0.0, 2.5, 100, 0, 0),
         ),
         averaged=True,
