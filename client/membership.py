@@ -53,7 +53,10 @@ class Membership:
         Raises:
             ValueError: it is none, or not for this node's key.
         """
-        given = x509.load_der_x509_certificate(certificate)
+        try:
+            given = x509.load_der_x509_certificate(certificate)
+        except x509.InvalidVersion as error:
+            raise ValueError(str(error)) from None
         key = serialization.load_pem_private_key(self.key, password=None)
         if given.public_key() != key.public_key():
             raise ValueError("the certificate is for another key")
@@ -75,7 +78,7 @@ def load_membership(name: str, fingerprint: str) -> Membership | None:
         authority, *own = x509.load_pem_x509_certificates(content)
         if any(found.public_key() != key.public_key() for found in own):
             return None  # gRPC would end the whole process over it
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         return None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         return None

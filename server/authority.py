@@ -130,7 +130,7 @@ def parse_request(der: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
         names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         public = request.public_key()
         valid = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.InvalidVersion):
         raise BadRequest("the certificate request cannot be read") from None
     if len(names) != 1 or not isinstance(names[0].value, str) or not valid:
         raise BadRequest("the certificate request must have one common name and a signature by its own key")

@@ -108,6 +108,7 @@ def test_requests_that_no_node_makes_are_refused() -> None:
     assert parse_request(good)[0] == "pi-3"
     forged = good[:-1] + bytes([good[-1] ^ 1])
     bad = {
+        good.replace(b"\x02\x01\x00", b"\x02\x01\x08", 1): "cannot be read",  # version 9
         b"": "cannot be read",
         b"garbage": "cannot be read",
         csr(p256): "one common name",
