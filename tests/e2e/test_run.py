@@ -11,18 +11,20 @@ from common.training import evaluate
 from tests.e2e.processes import Federation
 from tests.e2e.runs import assert_same_learning, json_lines, points_of, state_of, verdicts_of
 
+ON_THE_TEST_SET = ["round", "test_loss", "test_accuracy", "class_accuracy"]
 METRICS = [
-    *("round", "test_loss", "test_accuracy", "train_loss", "num_nodes", "num_rejected", "num_expired"),
-    *("share_of_data", "seconds", "fit_seconds", "overhead_seconds", "bytes_down", "bytes_up", "best"),
+    *(*ON_THE_TEST_SET, "train_loss", "num_nodes", "num_rejected", "num_expired", "share_of_data", "seconds"),
+    *("fit_seconds", "overhead_seconds", "bytes_down", "bytes_up", "node_accuracy_mean", "node_accuracy_worst", "best"),
 ]
 LEDGER = [
     *("task", "round", "node", "shard", "examples", "sha256", "verdict", "reason"),
     *("seconds", "bytes", "threads"),
 ]
-TAGS = {
-    *("test/loss", "test/accuracy", "train/loss", "round/seconds", "round/overhead_seconds", "round/nodes"),
-    *("round/rejected", "link/bytes_up", "link/bytes_down"),
-    *(f"node/{node}/{value}" for node in "ab" for value in ("train_loss", "examples", "seconds")),
+TESTED = {"test/loss", "test/accuracy", *(f"test/class_accuracy/{digit}" for digit in range(10))}
+TAGS = TESTED | {
+    *("train/loss", "round/seconds", "round/overhead_seconds", "round/nodes"),
+    *("round/rejected", "link/bytes_up", "link/bytes_down", "best/accuracy"),
+    *(f"node/{node}/{value}" for node in "ab" for value in ("train_loss", "examples", "seconds", "update_norm")),
 }
 FILES = {
     *("settings.yaml", "metrics.jsonl", "ledger.jsonl", "best.pt", "best.json", "last.pt", "last.prev.pt"),
@@ -57,7 +59,7 @@ def assert_the_story(events: list[dict[str, object]]) -> None:
 
 def assert_records(run: Path) -> None:
     first, *rows = json_lines(run / "metrics.jsonl")
-    assert list(first) == ["round", "test_loss", "test_accuracy", "best"]
+    assert list(first) == [*ON_THE_TEST_SET, "best"]
     assert [list(row) for row in rows] == [METRICS] * 4
     # 300 of 60,000 images on each of two nodes
     assert [(row["num_nodes"], row["share_of_data"]) for row in rows] == [(2, 0.01)] * 4
@@ -71,9 +73,10 @@ def assert_records(run: Path) -> None:
     steps = points_of(run)
     assert set(steps) == TAGS
     assert {tag: found for tag, found in steps.items() if found != [1, 2, 3, 4]} == {
-        "test/loss": [0, 1, 2, 3, 4],
-        "test/accuracy": [0, 1, 2, 3, 4],
+        "best/accuracy": [4],
+        **{tag: [0, 1, 2, 3, 4] for tag in TESTED},
     }
+    assert "drawn in" in (run / "run.log").read_text()
 
 
 def assert_best(run: Path) -> None:
