@@ -164,6 +164,16 @@ def test_evaluation_by_hand() -> None:
     assert found.class_accuracy == {0: 0.0, 3: 1.0, 9: 0.0}
 
 
+def test_an_evaluation_holds_the_answers_only_where_they_are_asked_for() -> None:
+    model, images, labels = toy(5)
+    with torch.no_grad():
+        expected = model(prepare(images))
+    found = evaluate(model, images, labels, prepare, batch_size=2, with_answers=True).answers
+    assert found is not None
+    assert torch.allclose(found, expected)
+    assert evaluate(model, images, labels, prepare).answers is None
+
+
 def test_the_proximal_term_pulls_back_to_the_weights_that_came() -> None:
     """Two full-batch steps: the first starts at the global weights, where the pull is zero."""
     settings = SETTINGS.model_copy(update={"momentum": 0.0, "weight_decay": 0.0, "batch_size": 4})
