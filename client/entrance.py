@@ -159,8 +159,8 @@ class Entrance:
         return Closed(problem) if is_enrolled_somewhere(self.name) else UsageError(problem)
 
 
-def check_plaintext(place: Place) -> None:
-    """Say so where a plaintext link cannot work.
+def check_plaintext(place: Place) -> Membership | None:
+    """What to show at a server without TLS: nothing.
 
     Raises:
         Closed: the server there speaks TLS.
@@ -168,7 +168,7 @@ def check_plaintext(place: Place) -> None:
     try:
         knock(place.host, place.port)
     except Plaintext:
-        return
+        return None
     raise Closed("the server there speaks TLS: leave out --insecure (link.insecure)")
 
 

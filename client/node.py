@@ -2,7 +2,9 @@
 
 import hashlib
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 from flwr.app import Context, RecordDict
@@ -12,6 +14,7 @@ from client.discovery import Place
 from client.entrance import Entrance, check_plaintext
 from client.knocking import Closed
 from client.link import TURNED_DOWN, Ended, Link, messages
+from client.membership import Membership
 from common import fleet_pb2 as pb
 from common.errors import FedgeError, RunFailed, UsageError, WireError
 from common.records import answer, identify
@@ -76,9 +79,7 @@ class Node:
 
     def _join(self, place: Place) -> str | None:
         """Get in, serve; returns why the link ended, None if all is done."""
-        membership = self.entrance.enter(place) if self.entrance else None
-        if membership is None:
-            check_plaintext(place)
+        membership = self._get_in(place)
         with Link(place.host, place.port, self.hello, membership) as link:
             try:
                 ended = self._serve(link)
@@ -88,6 +89,22 @@ class Node:
         if self.entrance and ended == TURNED_DOWN:
             self.entrance.turned_down()
         return ended
+
+    def _get_in(self, place: Place) -> Membership | None:
+        """Beside the main thread, so that neither a slow name server nor a silent one holds up a signal."""
+        outcome: Future[Membership | None] = Future()
+
+        def enter() -> None:
+            try:
+                outcome.set_result(self.entrance.enter(place) if self.entrance else check_plaintext(place))
+            except Exception as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=enter, name="entrance", daemon=True).start()
+        while not wait([outcome], LISTEN_SECONDS).done:
+            if self.should_stop(0.0):
+                raise Stopped("stopped")
+        return outcome.result()
 
     def _serve(self, link: Link) -> str | None:
         """One link, from hello to its end; returns why it ended, None if all is done."""

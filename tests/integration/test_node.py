@@ -1,6 +1,7 @@
 """Rule: a node joins, trains when asked, drops what is no longer wanted, sends the same update for the same task."""
 
 import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from flwr.app import Message, RecordDict
 
+from client.discovery import Place
 from client.node import Stopped
 from common import fleet_pb2 as pb
 from common import mnist, models, shards
@@ -196,3 +198,13 @@ def test_an_update_that_the_server_would_not_take_is_an_error_that_says_so(diary
     assert answer.reply is not None
     reason = str(answer.reply.error.reason)
     assert re.fullmatch(rf"the update has 24\d,\d{{3}} bytes, this server takes at most {limit:,}", reason)
+
+
+def test_a_node_that_is_asked_to_stop_does_not_wait_for_a_server_that_says_nothing(fleet: Fleet) -> None:
+    told: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        node = real_node(fleet, hello("a", shard=0), told, lambda: True)
+        node.find = lambda: Place("127.0.0.1", silent.getsockname()[1], "it only listens", "flag")
+        with pytest.raises(Stopped):
+            node.live()
+    assert told == ["it only listens"]  # and no word of an answer that did not come

@@ -123,6 +123,14 @@ def test_no_link_begins_without_a_nodes_valid_certificate(
     assert diary.lines == []
 
 
+def test_no_link_begins_with_a_certificate_that_was_revoked(fleet: Fleet, control: Control, diary: Diary) -> None:
+    shown = enrolled(fleet, "a")
+    control.members.revoke("a")
+    answer = first_word(fleet, hello("a", shard=0, key=""), shown)
+    assert answer == pb.Refusal(reason="node a was revoked: its operator knows why")
+    assert diary.lines == []
+
+
 def test_a_link_in_plaintext_does_not_begin(fleet: Fleet, diary: Diary) -> None:
     with BareNode(fleet.port) as node:
         node.say(pb.FromNode(hello=hello("a", shard=0)))
