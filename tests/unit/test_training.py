@@ -170,7 +170,7 @@ def test_an_evaluation_holds_the_answers_only_where_they_are_asked_for() -> None
         expected = model(prepare(images))
     found = evaluate(model, images, labels, prepare, batch_size=2, with_answers=True).answers
     assert found is not None
-    assert torch.allclose(found, expected)
+    assert torch.allclose(found, expected, atol=1e-5)  # sums of other batches round otherwise
     assert evaluate(model, images, labels, prepare).answers is None
 
 
