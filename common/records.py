@@ -22,6 +22,7 @@ from common.models import State
 from common.settings import DataSettings, ModelSettings, PreprocessingSettings, Settings, TrainingSettings
 
 CLIENT_ERROR_CODE = 1  # flwr.app.Error: "an exception in the ClientApp"
+UNREADABLE_CODE = 100  # ours: an update came that is none
 # What NumPy raises over a damaged array: it parses the header as Python source.
 _NO_ARRAY = (ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError, TokenError, RecursionError)
 OWN_DATA = -1  # the shard number of a node that trains on its own data
@@ -225,6 +226,6 @@ def answer(
         return error_reply(message, f"{type(error).__name__}: {error}")
 
 
-def error_reply(message: Message, reason: str) -> Message:
+def error_reply(message: Message, reason: str, code: int = CLIENT_ERROR_CODE) -> Message:
     """A reply that says why there is no update."""
-    return Message(Error(code=CLIENT_ERROR_CODE, reason=" ".join(reason.split())[:500]), reply_to=message)
+    return Message(Error(code=code, reason=" ".join(reason.split())[:500]), reply_to=message)

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from common import fleet_pb2 as pb
 from common.errors import WireError
-from common.records import error_reply, to_ndarray
+from common.records import UNREADABLE_CODE, error_reply, to_ndarray
 
 PROTOCOL_VERSION = 2
 JOIN = "/fedge.v1.Fleet/Join"  # the link's one method, as gRPC addresses it
@@ -117,7 +117,7 @@ def from_update(update: pb.Update, message: Message) -> Message:
             content["arrays"] = unpack(update.weights)
         return Message(content, reply_to=message)
     except (TypeError, ValueError) as error:  # a WireError is a ValueError
-        return error_reply(message, f"unreadable update: {error}")
+        return error_reply(message, f"the update cannot be read: {error}", UNREADABLE_CODE)
 
 
 def to_values(scalars: Mapping[str, Any]) -> dict[str, pb.Value]:

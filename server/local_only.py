@@ -108,7 +108,7 @@ class LocalOnly:
             try:
                 updates.append(self._plan.screen.check(answer.reply, node, self._model_of(node)))
             except Rejected as reason:
-                rejected[node.node_id] = str(reason)
+                rejected[node.node_id] = reason.reason
         return updates, rejected
 
     def _compared(self) -> tuple[LocalModel, ...]:

@@ -31,6 +31,7 @@ class NodeReport:
     bytes_up: int
     threads: int  # CPU threads of training; 0 if not known
     norm: float = math.nan  # L2 distance of the update from the global model before; nan without an update
+    is_fault: bool = False  # whether it counts against the node: see server.strikes
 
     def ledger_record(self) -> dict[str, Any]:
         """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""

@@ -13,8 +13,9 @@ from common.records import OWN_DATA, to_record
 from server import strategies
 from server.grids import Answer, Node, NodeGrid
 from server.node_evaluation import evaluate_on_nodes
+from server.repeats import Repeats
 from server.report import NodeReport, Round
-from server.screening import Rejected, Screen, Screened
+from server.screening import Fault, Rejected, Screen, Screened
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Plan:
     deadline_seconds: float
     num_needed: int = 1  # the fewest updates that the strategy can average
     nodes_evaluate: bool = False  # whether nodes hold out examples to test every new model on
+    admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
 
 
 def rounds(
@@ -42,18 +44,22 @@ def rounds(
         numbers: consecutive round numbers, from 1.
         cohort: waits for and chooses the nodes of a round, given its number.
     """
+    repeats = Repeats()
     for number in numbers:
-        done = _round(grid, plan, state, number, cohort(number))
+        done = _round(grid, plan, repeats, state, number, cohort(number))
         state = done.state
         yield done
 
 
-def _round(grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Sequence[Node]) -> Round:
+def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: int, cohort: Sequence[Node]) -> Round:
     nodes = {node.node_id: node for node in sorted(cohort, key=lambda node: node.order)}
     messages = strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     start = time.monotonic()
     answers = grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds)
-    checked, rejected = _screen(answers, nodes, plan.screen, state)
+    checked, rejected = _checked(answers, nodes, plan.screen, state)
+    rejected |= repeats.stale(number, checked, state)
+    rejected |= plan.screen.compare([u for u in checked if u.node.node_id not in rejected], state)
+    checked.sort(key=lambda update: replace(update.node, shard=update.shard).order)
     updates = [update for update in checked if update.node.node_id not in rejected]
     replies: dict[int, Message] = {answer.node_id: answer.reply for answer in answers if answer.reply is not None}
     averaged, reason = _average(plan, number, updates, replies)
@@ -121,10 +127,10 @@ def _average(
     return strategies.average(plan.strategy, number, updates, replies), "the average of the round is not finite"
 
 
-def _screen(
+def _checked(
     answers: Sequence[Answer], nodes: dict[int, Node], screen: Screen, reference: State
 ) -> tuple[list[Screened], dict[int, str]]:
-    """Updates that were sound in themselves, in node order, and ``{node_id: reason}`` of all rejected ones."""
+    """Updates that are sound in themselves, in order of arrival, and ``{node_id: reason}`` of the others."""
     updates: list[Screened] = []
     rejected: dict[int, str] = {}
     for answer in answers:
@@ -132,10 +138,9 @@ def _screen(
             continue
         try:
             updates.append(screen.check(answer.reply, nodes[answer.node_id], reference))
-        except Rejected as reason:
-            rejected[answer.node_id] = str(reason)
-    rejected |= screen.compare(updates, reference)
-    return sorted(updates, key=lambda update: replace(update.node, shard=update.shard).order), rejected
+        except Rejected as rejection:
+            rejected[answer.node_id] = rejection.reason
+    return updates, rejected
 
 
 def _share(updates: Sequence[Screened], screen: Screen) -> float:
@@ -161,4 +166,5 @@ def _report(run: str, number: int, node: Node, answer: Answer, update: Screened 
         bytes_up=answer.bytes_up,
         threads=update.threads if update else 0,
         norm=update.norm if update else math.nan,
+        is_fault=isinstance(rejected, Fault),
     )

@@ -15,15 +15,37 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from common.errors import WireError
 from common.models import State, weights_sha256
-from common.records import OWN_DATA, to_ndarray, to_state
+from common.records import OWN_DATA, UNREADABLE_CODE, to_ndarray, to_state
 from server.grids import UNKNOWN_SHARD, Node
 
 MIN_TO_COMPARE = 3  # of two updates, nobody can say which is the odd one
 MAX_GROWTH = 1000.0  # times the global model's own length: no training goes that far in a round
+MAX_LOSS = 10_000.0  # per example; ln(10) is guessing. QFedAvg weighs by the loss, so it must not be anything
+MAX_COUNT = 2**63 - 1  # what the link can carry; Python's own numbers know no end
+
+
+class Fault(str):
+    """A reason that counts against the node: no honest training makes such an update."""
+
+    __slots__ = ()
 
 
 class Rejected(ValueError):
     """An update is unusable; the text is the reason, for the ledger and for the node."""
+
+    @property
+    def reason(self) -> str:
+        """The text, a ``Fault`` unless the node itself said that something went wrong."""
+        return Fault(self)
+
+
+class NotTrained(Rejected):
+    """There is no update: the node says why."""
+
+    @property
+    def reason(self) -> str:
+        """The text."""
+        return str(self)
 
 
 @dataclass(frozen=True)
@@ -75,7 +97,10 @@ class Screen:
             Rejected: with the reason.
         """
         if reply.has_error():
-            raise Rejected(f"the node could not train: {reply.error.reason:.500}")
+            said = f"{reply.error.reason:.500}"
+            if reply.error.code == UNREADABLE_CODE:
+                raise Rejected(said)
+            raise NotTrained(f"the node could not train: {said}")
         if not reply.has_content():
             raise Rejected("the reply is empty")
         content = reply.content
@@ -109,8 +134,8 @@ class Screen:
         """Hold the updates of one round, in order of arrival, against each other.
 
         Returns:
-            ``{node_id: reason}`` of those to reject: a repeat of another node's update, or one far
-            longer than the cohort's lower median.
+            ``{node_id: reason}`` of those to reject: a repeat of another node's update, or one far longer than the
+            cohort's lower median. A repeat is no ``Fault``: who came first may be the one that copied.
         """
         rejected: dict[int, str] = {}
         unchanged = weights_sha256(reference)
@@ -124,7 +149,7 @@ class Screen:
             limit = self.max_norm_ratio * median_low(norms)
             for update in updates:
                 if update.norm > limit > 0 and update.node.node_id not in rejected:
-                    rejected[update.node.node_id] = (
+                    rejected[update.node.node_id] = Fault(
                         f"{update.norm:.3g} away from the global model, at most {limit:.3g}"
                         f" ({self.max_norm_ratio:g} x the cohort's median) is accepted"
                     )
@@ -154,9 +179,13 @@ def _checked_metrics(record: MetricRecord) -> "_Metrics":
     for key, kind in _METRICS.items():
         if type(values[key]) is not kind:
             raise Rejected(f"{key} is a {type(values[key]).__name__}, expected {kind.__name__}")
+        if kind is int and abs(values[key]) > MAX_COUNT:
+            raise Rejected(f"{key} is larger than {MAX_COUNT}")
         if not math.isfinite(values[key]):
             raise Rejected(f"{key} is {values[key]}, expected a finite number")
     metrics = _Metrics(**{key.replace("-", "_"): value for key, value in values.items()})
+    if not 0 <= metrics.train_loss <= MAX_LOSS:
+        raise Rejected(f"train-loss is {metrics.train_loss:g}, expected 0 to {MAX_LOSS:g}")
     if metrics.fit_seconds < 0 or metrics.threads < 1:
         raise Rejected(f"{metrics.fit_seconds:g} s with {metrics.threads} threads is no training")
     return metrics

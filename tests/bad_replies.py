@@ -1,7 +1,8 @@
-"""The 33 bad replies that a node can send, as Flower records, and the reason that each is rejected with.
+"""The bad replies that a node can send, as Flower records, and the reason that each is rejected with.
 
-They are counted against Flower's own strategies, which trust their replies: there, 19 end the run
-with an exception and 9 poison the model (FedAvg, flwr 1.41). Numbers are those of ``TABLE``.
+The 33 of ``TABLE`` are counted against Flower's own strategies, which trust their replies: there, 19 end the run
+with an exception and 9 poison the model (FedAvg, flwr 1.41). The ten of ``TEN_MORE`` are those of our own link and
+screen. What only shows on a link with several messages is in tests/integration/test_fleet_tasks.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
-from common.records import error_reply
+from common import fleet_pb2 as pb
+from common.records import error_reply, evaluation_record
+from common.wire import from_update, to_update
 from tests.scripted_grid import NODES, Content, toy_state, update_of
 
 OFFENDER = NODES[3]
@@ -83,6 +86,30 @@ def with_content(change: Callable[[RecordDict], object]) -> Callable[[Message], 
         return content
 
     return make
+
+
+def on_the_link(change: Callable[[pb.Update], object]) -> Callable[[Message], Message]:
+    """What the server reads where the link's message of an honest update was changed."""
+
+    def make(message: Message) -> Message:
+        update = to_update(Message(update_of(toy_state(2.0), OFFENDER.shard), reply_to=message), "run/1/node-3")
+        change(update)
+        return from_update(update, message)
+
+    return make
+
+
+def truncated(update: pb.Update) -> None:
+    update.weights.buffer = update.weights.buffer[:32]  # of 64: half an update
+
+
+def swapped(update: pb.Update) -> None:
+    first, second = update.weights.layout
+    first.name, second.name = second.name, first.name  # the bytes are all there, under each other's names
+
+
+def as_integers(update: pb.Update) -> None:
+    update.weights.layout[1].dtype = "int32"  # as many bytes as float32
 
 
 def claiming(data: bytes, shape: tuple[int, ...] = (10,), stype: str = "numpy.ndarray") -> Array:
@@ -190,4 +217,40 @@ TABLE = (
         lambda _: update_of(toy_state(HONEST_VALUES[1]), shard=1),
         "the update is for shard 1, the node holds shard 3",
     ),
+)
+
+STALE = BadReply(
+    34,
+    "its own update of the round before",
+    lambda _: update_of(toy_state(1.75), OFFENDER.shard),  # as in round 1 of that test
+    "stale: the same update as that of node node-3 in round 1",
+)
+LOSS = "expected 0 to 10000"
+UNREADABLE = "the update cannot be read: "
+TEN_MORE = (
+    STALE,
+    BadReply(
+        35,
+        "half an update",
+        on_the_link(truncated),
+        UNREADABLE + "the layout claims more than the 32 bytes that came, at bias",
+    ),
+    BadReply(36, "a layout that lies", on_the_link(swapped), "weight has shape (10,), expected (2, 3)"),
+    BadReply(
+        37,
+        "a codec that lies",
+        on_the_link(lambda update: setattr(update.weights, "codec", "zip")),
+        UNREADABLE + "unknown codec 'zip', expected 'raw'",
+    ),
+    BadReply(38, "a dtype that lies", on_the_link(as_integers), "bias has dtype 'int32', expected 'float32'"),
+    BadReply(39, "an evaluation for an update", lambda _: evaluation_record(0.1, 0.99, 100), RECORDS.format(0, 1)),
+    BadReply(
+        40,
+        "the largest finite values",
+        with_values(float(np.finfo(np.float32).max)),
+        "1.36e+39 away from the global model, at most 1e+03 is accepted",  # sqrt(16) * 3.4e38, no float32 itself
+    ),
+    BadReply(41, "a negative loss", with_metrics(train_loss=-2.0), f"train-loss is -2, {LOSS}"),
+    BadReply(42, "a loss of 1e300", with_metrics(train_loss=1e300), f"train-loss is 1e+300, {LOSS}"),
+    BadReply(43, "a count of 401 digits", with_metrics(threads=10**400), "threads is larger than 9223372036854775807"),
 )

@@ -115,7 +115,7 @@ def setting(path: str, value: Any) -> Change:
 
 
 TWOS = np.full(10, 2.0, np.float32)
-UNREADABLE = "the node could not train: unreadable update: "
+UNREADABLE = "the update cannot be read: "
 # The rows of tests/bad_replies.py by number, each in the nearest form that the protocol allows.
 NEAREST: dict[int, tuple[Change, str]] = {
     1: (setting("error", "out of\nmemory"), "the node could not train: out of memory"),
