@@ -119,6 +119,7 @@ class FederationSettings(_Section):
     round_deadline_seconds: PositiveFloat
     rejoin_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_failed_rounds: PositiveInt
+    max_strikes: Annotated[int, Field(ge=0)]
     max_own_examples: PositiveInt
 
 

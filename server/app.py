@@ -35,6 +35,7 @@ from server.storage.checkpoint import Plain
 from server.storage.gallery import Gallery
 from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter
+from server.strikes import Strikes
 from server.summary import Row, Summary
 
 _LOG = logging.getLogger(__name__)
@@ -120,7 +121,9 @@ class Conductor:
         self._test = mnist.load("test")
         self._model = models.build(settings.model.name)
         self._prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
-        self._failed = self.run.checkpoint.counters.get("failed_rounds", 0) if self.run.checkpoint else 0
+        counters = self.run.checkpoint.counters if self.run.checkpoint else {}
+        self._failed = counters.get("failed_rounds", 0)
+        self._strikes = Strikes(settings.federation.max_strikes, counters)
         first_step = self.run.checkpoint.round + 1 if self.run.checkpoint else 0
         self._tensorboard = TensorBoardWriter(self.run.tensorboard, first_step, self.console.notice)
         self._gallery = Gallery(
@@ -162,6 +165,7 @@ class Conductor:
             deadline_seconds=settings.federation.round_deadline_seconds,
             num_needed=strategies.num_needed(settings.strategy),
             nodes_evaluate=settings.data.holdout > 0,
+            admits=self._strikes.admits,
         )
         if settings.run.baseline == "local-only":
             start = models.initial_state(settings.model.name, settings.run.seed)
@@ -185,8 +189,17 @@ class Conductor:
     def _cohort(self, number: int) -> Sequence[Node]:
         """The nodes of a round; a server waits for all that were asked for before its first, later fewer will do."""
         federation = self.run.settings.federation
-        wanted = federation.clients if number == self._first_round else federation.min_nodes
-        nodes = gather(self.grid, wanted, federation.wait_seconds, lambda: self.stop.requested, self._show_waiting)
+        wanted = federation.min_nodes
+        if number == self._first_round:
+            wanted = max(wanted, federation.clients - self._strikes.num_aside)
+        nodes = gather(
+            self.grid,
+            wanted,
+            federation.wait_seconds,
+            lambda: self.stop.requested,
+            self._show_waiting,
+            self._strikes.admits,
+        )
         cohort = sample(nodes, federation.fraction, self.run.settings.run.seed, number)
         self.console.round_started(number, federation.rounds, len(cohort))
         return cohort
@@ -203,10 +216,12 @@ class Conductor:
     def _keep(self, done: Round) -> None:
         """Evaluate and save a finished round, then tell everyone."""
         federation = self.run.settings.federation
+        done, aside = self._strikes.judged(done)
         self._failed = 0 if done.averaged else self._failed + 1
         evaluation = self._evaluate(done.state, with_answers=True)
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
-        is_best = self.run.commit(done, evaluation, self._memory(), counters={"failed_rounds": self._failed})
+        counters = {"failed_rounds": self._failed} | self._strikes.counters
+        is_best = self.run.commit(done, evaluation, self._memory(), counters=counters)
         _LOG.info(
             "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",
             *(done.number, evaluation.accuracy, evaluation.loss, done.num_nodes, done.num_rejected, done.num_expired),
@@ -220,7 +235,9 @@ class Conductor:
         )
         self.console.round_done(done, done.number, evaluation, is_best, federation.rounds)
         self._gallery.show(done.number, evaluation, done)
-        if self._failed >= federation.max_failed_rounds:
+        for name in aside:
+            self.console.notice(f"{name} is set aside for the rest of the run: its updates were unusable")
+        if self._failed >= federation.max_failed_rounds or (self._failed and self._all_are_aside()):
             reasons = "; ".join(f"{report.node}: {report.reason}" for report in done.reports[:3])
             raise RunFailed(
                 f"{self._failed} rounds in a row had no usable update ({reasons});"
@@ -228,6 +245,11 @@ class Conductor:
             )
         if self.stop.requested and done.number < federation.rounds:
             raise Interrupted(f"round {done.number} is saved")
+
+    def _all_are_aside(self) -> bool:
+        """Whether nobody is left who could be asked; while a node is still to come back, a run waits for it."""
+        present = self.grid.nodes()
+        return bool(present) and not any(map(self._strikes.admits, present))
 
     def _evaluate(self, state: models.State, with_answers: bool = False) -> Evaluation:
         self._model.load_state_dict(state)

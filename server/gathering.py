@@ -31,15 +31,16 @@ def gather(
     wait_seconds: float,
     stop_requested: Callable[[], bool],
     show: Callable[[Waiting], None],
+    admits: Callable[[Node], bool] = lambda _: True,
 ) -> list[Node]:
-    """Wait until ``num_wanted`` nodes can take a task; returns all that can, in node order.
+    """Wait until ``num_wanted`` nodes that ``admits`` lets in can take a task; returns all that can, in node order.
 
     Raises:
         RunFailed: too few came within ``wait_seconds``.
         Interrupted: a stop was requested meanwhile.
     """
     deadline = time.monotonic() + wait_seconds
-    while len(nodes := grid.nodes()) < num_wanted:
+    while len(nodes := [node for node in grid.nodes() if admits(node)]) < num_wanted:
         left = deadline - time.monotonic()
         if stop_requested():
             raise Interrupted(f"stopped while waiting for nodes: {len(nodes)} of {num_wanted} are here")

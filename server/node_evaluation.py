@@ -1,6 +1,7 @@
 """Tests the global model on the nodes' own held-out examples: how it does where the data is, not on average only."""
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from flwr.app import ConfigRecord
@@ -30,14 +31,16 @@ class Plan(Protocol):
     def config(self) -> ConfigRecord: ...  # noqa: D102
     @property
     def deadline_seconds(self) -> float: ...  # noqa: D102
+    @property
+    def admits(self) -> Callable[[Node], bool]: ...  # noqa: D102
 
 
 def evaluate_on_nodes(grid: NodeGrid, plan: Plan, state: State, number: int) -> tuple[NodeEvaluation, ...]:
     """Ask all nodes that are here how good ``state`` is; those that do not answer well are left out, and logged.
 
-    A node is believed: the figures are reported, nothing is decided by them.
+    Who was set aside is not asked. A node is believed: the figures are reported, nothing is decided by them.
     """
-    nodes = {node.node_id: node for node in grid.nodes()}
+    nodes = {node.node_id: node for node in grid.nodes() if plan.admits(node)}
     messages = strategies.evaluation_tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     answers = grid.exchange(f"{plan.run}/{number}/evaluate", messages, plan.deadline_seconds)
     order = {node_id: place for place, node_id in enumerate(nodes)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
@@ -167,3 +167,46 @@ def test_a_run_is_drawn_after_its_first_and_last_round_also_when_it_goes_on(new_
     assert steps["update/norm"] == [1, 2, 3]
     assert steps["best/accuracy"] == [3]
     assert "cannot draw" not in (run.path / "run.log").read_text()
+
+
+def broken(message: Message) -> Content:
+    """An update that no training makes."""
+    content = learned(message, shard=1)
+    assert isinstance(content, RecordDict)
+    content.metric_records["metrics"]["num-examples"] = 0
+    return content
+
+
+def test_a_node_that_sends_nonsense_twice_is_set_aside_and_the_run_goes_on(new_run: Any) -> None:
+    run = new_run(settings_of(federation_rounds=4, federation_max_strikes=2, federation_clients=2))
+    grid = ScriptedGrid({NODES[0]: learned, NODES[1]: broken})
+    story(run, grid)
+    asked = [line.partition(" -> ")[2] for line in grid.tape if "->" in line]
+    assert asked == ["node-0, node-1"] * 2 + ["node-0"] * 2
+    reasons = [line["reason"] for line in lines(run, "ledger.jsonl") if line["node"] == "node-1"]
+    nonsense = "0 examples, expected 1 to 100"
+    aside = "; 2 unusable updates in a row: set aside for the rest of the run (federation.max_strikes)"
+    assert reasons == [nonsense, nonsense + aside]
+    assert run.checkpoint.counters == {"failed_rounds": 0, "strikes/node-1": 2}
+
+
+def test_who_was_set_aside_stays_so_after_a_resume_and_is_not_waited_for(new_run: Any) -> None:
+    run = new_run(settings_of(federation_rounds=4, federation_max_strikes=1, federation_clients=2))
+    stop = StopRequest()
+
+    def stopping(message: Message) -> Content:
+        stop.requested = True
+        return learned(message)
+
+    with pytest.raises(Interrupted):
+        story(run, ScriptedGrid({NODES[0]: stopping, NODES[1]: broken}), stop)
+    grid = ScriptedGrid({NODES[0]: learned, NODES[1]: broken})
+    story(run, grid)
+    assert [line.partition(" -> ")[2] for line in grid.tape if "->" in line] == ["node-0"] * 3
+
+
+def test_a_run_ends_when_all_its_nodes_are_set_aside(new_run: Any) -> None:
+    run = new_run(settings_of(federation_rounds=9, federation_max_strikes=2, federation_max_failed_rounds=5))
+    with pytest.raises(RunFailed, match="2 rounds in a row had no usable update"):
+        story(run, ScriptedGrid({NODES[1]: broken}))
+    assert run.checkpoint.round == 2
