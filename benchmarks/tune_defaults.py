@@ -23,6 +23,7 @@ from common.settings import Settings, from_assignments, load
 from common.streams import stream
 from common.training import Evaluation, evaluate, fit
 from server import strategies
+from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.rounds import Plan, rounds
 from server.screening import Screen
@@ -54,7 +55,9 @@ class Split(NodeGrid):
         """One a shard."""
         return [Node(number + 1, f"shard-{number}", number) for number in range(len(self.parts))]
 
-    def exchange(self, round_name: str, messages: object, deadline_seconds: float) -> list[Answer]:
+    def exchange(
+        self, round_name: str, messages: object, deadline_seconds: float, *_: object, **__: object
+    ) -> list[Answer]:
         """Train them one after another."""
         return [
             Answer(m.metadata.dst_node_id, answer(self._fit, m, _CONTEXT), "", 0.0, 0, 0)
@@ -102,7 +105,7 @@ def trial(text: str) -> list[Evaluation]:
     numbers = range(1, settings.federation.rounds + 1)
     prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
     model, found = models.build(settings.model.name), []
-    for done in rounds(grid, plan, state, numbers, lambda _: grid.nodes()):
+    for done in rounds(grid, plan, state, numbers, lambda _: Cohort(grid.nodes(), len(grid.parts))):
         model.load_state_dict(done.state)
         found.append(evaluate(model, all_images.images[held], all_images.labels[held], prepare))
     return found

@@ -114,6 +114,9 @@ class FederationSettings(_Section):
     rounds: PositiveInt
     clients: PositiveInt
     fraction: Annotated[float, Field(gt=0, le=1)]
+    over_selection: Annotated[float, Field(ge=0, le=10)]
+    replace_lost: bool
+    min_report_fraction: Annotated[float, Field(ge=0, le=1)]
     min_nodes: PositiveInt
     wait_seconds: PositiveFloat
     round_deadline_seconds: PositiveFloat

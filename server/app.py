@@ -22,8 +22,8 @@ from server.baselines import Centralized
 from server.console import Console, make_console
 from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
-from server.gathering import Waiting, gather, sample
-from server.grids import Node, NodeGrid, Verdict
+from server.gathering import Cohort, Waiting, gather, sample
+from server.grids import NodeGrid, Verdict
 from server.local_only import LocalOnly
 from server.opening import opened, resolve, resumed_path
 from server.report import Round
@@ -165,6 +165,8 @@ class Conductor:
             deadline_seconds=settings.federation.round_deadline_seconds,
             num_needed=strategies.num_needed(settings.strategy),
             nodes_evaluate=settings.data.holdout > 0,
+            min_report_fraction=settings.federation.min_report_fraction,
+            replace_lost=settings.federation.replace_lost,
             admits=self._strikes.admits,
         )
         if settings.run.baseline == "local-only":
@@ -186,7 +188,7 @@ class Conductor:
         self.console.round_done(None, 0, evaluation, True, settings.federation.rounds)
         self._gallery.show(0, evaluation)
 
-    def _cohort(self, number: int) -> Sequence[Node]:
+    def _cohort(self, number: int) -> Cohort:
         """The nodes of a round; a server waits for all that were asked for before its first, later fewer will do."""
         federation = self.run.settings.federation
         wanted = federation.min_nodes
@@ -200,8 +202,12 @@ class Conductor:
             self._show_waiting,
             self._strikes.admits,
         )
-        cohort = sample(nodes, federation.fraction, self.run.settings.run.seed, number)
-        self.console.round_started(number, federation.rounds, len(cohort))
+        settings = self.run.settings
+        # Virtual nodes are never late, and nodes alone are not averaged: there, more would be asked for nothing.
+        is_race = not settings.simulation.nodes and settings.run.baseline == "none"
+        over_selection = federation.over_selection if is_race else 0.0
+        cohort = sample(nodes, federation.fraction, settings.run.seed, number, over_selection)
+        self.console.round_started(number, federation.rounds, len(cohort.nodes))
         return cohort
 
     def _show_waiting(self, waiting: Waiting) -> None:

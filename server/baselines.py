@@ -155,7 +155,14 @@ class NoNodes(NodeGrid):
         """None."""
         return []
 
-    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+    def exchange(
+        self,
+        round_name: str,
+        messages: Sequence[Message],
+        deadline_seconds: float,
+        num_enough: int = 0,
+        reserve: Sequence[Message] = (),
+    ) -> list[Answer]:
         """There is nobody to send to."""
         raise AssertionError(f"{round_name}: a run without nodes sends no tasks")
 

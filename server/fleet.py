@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -25,7 +25,7 @@ from common.records import identify
 from common.settings import Settings
 from common.wire import MAX_HELLO_BYTES, MAX_SIGNAL_BYTES, from_update, to_task
 from server.doors import bind
-from server.grids import TRAIN, Answer, Node, NodeGrid, Verdict
+from server.grids import ENOUGH, TRAIN, Answer, Node, NodeGrid, Verdict
 from server.passport import Control
 from server.relay import Listener, Relay
 from server.roster import Refused, Roster
@@ -123,10 +123,17 @@ class Fleet(NodeGrid):
         self._changed.wait(seconds)
         self._changed.clear()
 
-    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+    def exchange(
+        self,
+        round_name: str,
+        messages: Sequence[Message],
+        deadline_seconds: float,
+        num_enough: int = 0,
+        reserve: Sequence[Message] = (),
+    ) -> list[Answer]:
         """Issue tasks and wait for updates: until the last has come, its node is gone for good, or time is up."""
         exchanged = asyncio.run_coroutine_threadsafe(
-            self._exchange(round_name, messages, deadline_seconds), self._loop
+            self._exchange(round_name, messages, deadline_seconds, num_enough, list(reserve)), self._loop
         ).result()
         return [_answer(assignment) for assignment in exchanged]
 
@@ -309,35 +316,72 @@ class Fleet(NodeGrid):
         session.send(pb.ToNode(verdict=pb.Verdict(task=update.task[:200], verdict="expired", reason=reason)))
 
     async def _exchange(
-        self, round_name: str, messages: Sequence[Message], deadline_seconds: float
+        self,
+        round_name: str,
+        messages: Sequence[Message],
+        deadline_seconds: float,
+        num_enough: int,
+        reserve: list[Message],
     ) -> list[Assignment]:
         deadline = time.monotonic() + deadline_seconds
-        names = {node.node_id: node.name for node in self._roster.seen()}
+        names = {node.node_id: f"{round_name}/{node.name}" for node in self._roster.seen()}
         shared: dict[int, bytes] = {}  # by the identity of the content, which messages share
-        assignments = []
-        for message in messages:
-            parcel = shared.get(id(message.content)) or _shared_parcel(message)
-            shared[id(message.content)] = parcel
-            node_id = message.metadata.dst_node_id
-            assignment = Assignment(f"{round_name}/{names[node_id]}", message, parcel, deadline)
-            self._assignments[assignment.task] = assignment
-            assignments.append(assignment)
-            if node_id in self._sessions:
-                self._sessions[node_id].send(assignment.parcel())
-            else:
-                self._forfeit_later(assignment, "it left")
-        if assignments:
-            await asyncio.wait([assignment.outcome for assignment in assignments], timeout=deadline_seconds)
+        assignments = [self._issue(names, message, deadline, shared) for message in messages]
+        waited_for, num_updates = {assignment.outcome for assignment in assignments}, 0
+        needs_each = bool(num_enough or reserve)  # to wait for one after another costs more, with many nodes
+        while waited_for and (left := deadline - time.monotonic()) > 0:
+            ended, waited_for = await asyncio.wait(
+                waited_for,
+                timeout=left,
+                return_when=asyncio.FIRST_COMPLETED if needs_each else asyncio.ALL_COMPLETED,
+            )
+            num_updates += sum(_is_update(outcome.result()) for outcome in ended)
+            if num_enough and num_updates >= num_enough:
+                break
+            num_vanished = sum(isinstance(outcome.result(), str) for outcome in ended)
+            for message in self._free(reserve, num_vanished):
+                assignments.append(self._issue(names, message, deadline, shared))
+                waited_for.add(assignments[-1].outcome)
+        is_enough = bool(num_enough) and num_updates >= num_enough
         for assignment in assignments:
             del self._assignments[assignment.task]
-            if assignment.end(f"no update within {deadline_seconds:g} s"):
-                self._cancel(assignment)
+            if assignment.end(ENOUGH if is_enough else f"no update within {deadline_seconds:g} s"):
+                self._cancel(assignment, ENOUGH if is_enough else "the round's time is up")
         return assignments
 
-    def _cancel(self, assignment: Assignment) -> None:
+    def _issue(
+        self, names: Mapping[int, str], message: Message, deadline: float, shared: dict[int, bytes]
+    ) -> Assignment:
+        """Send a task, named by its node's id, to its node; ``shared`` are the parcels of contents so far."""
+        node_id = message.metadata.dst_node_id
+        parcel = shared.get(id(message.content)) or _shared_parcel(message)
+        shared[id(message.content)] = parcel
+        assignment = Assignment(names[node_id], message, parcel, deadline)
+        self._assignments[assignment.task] = assignment
+        if node_id in self._sessions:
+            self._sessions[node_id].send(assignment.parcel())
+        else:
+            self._forfeit_later(assignment, "it left")
+        return assignment
+
+    def _free(self, reserve: list[Message], number: int) -> list[Message]:
+        """Take the next ``number`` messages out of ``reserve`` whose nodes are here and free."""
+        taken: list[Message] = []
+        while reserve and len(taken) < number:
+            message = reserve.pop(0)
+            session = self._sessions.get(message.metadata.dst_node_id)
+            if session and session.free:
+                taken.append(message)
+        return taken
+
+    def _cancel(self, assignment: Assignment, reason: str) -> None:
         session = self._sessions.get(assignment.message.metadata.dst_node_id)
         if session:
-            session.cancel(assignment.task, "the round's time is up")
+            session.cancel(assignment.task, reason)
+
+
+def _is_update(outcome: tuple[pb.Update, float, int] | str) -> bool:
+    return not isinstance(outcome, str) and not outcome[0].error
 
 
 def _bounded(update: pb.Update, size: int, most: int) -> pb.Update:

@@ -1,5 +1,6 @@
 """Waiting for nodes, with an end, and choosing a round's cohort among them."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,11 +55,23 @@ def gather(
     return nodes
 
 
-def sample(nodes: Sequence[Node], fraction: float, seed: int, round_number: int) -> list[Node]:
+@dataclass(frozen=True)
+class Cohort:
+    """Who is asked in a round, and how many answers it is about."""
+
+    nodes: Sequence[Node]
+    num_wanted: int  # updates; more nodes than that are asked where the first ones count
+    reserve: Sequence[Node] = ()  # who may take the place of a node that vanishes, in this order
+
+
+def sample(nodes: Sequence[Node], fraction: float, seed: int, round_number: int, over_selection: float = 0.0) -> Cohort:
     """Choose ``fraction`` (0..1] of the nodes, at least one, uniformly (McMahan et al. 2017, C).
 
-    The same nodes, seed and round give the same cohort, in the order of ``nodes``.
+    The same nodes, seed and round give the same cohort, in the order of ``nodes``. ``over_selection`` asks that share
+    more of them, as many as there are (Bonawitz et al. 2019, 3.3: 1.3 times the number wanted).
     """
-    size = max(1, round(fraction * len(nodes)))
-    chosen = torch.randperm(len(nodes), generator=stream(seed, round_number, COHORT_STREAM))[:size]
-    return [nodes[index] for index in sorted(chosen.tolist())]
+    num_wanted = max(1, round(fraction * len(nodes)))
+    num_asked = num_wanted + math.ceil(round(over_selection * num_wanted, 6))  # 0.1 of 30 is 3, in floats as well
+    drawn = torch.randperm(len(nodes), generator=stream(seed, round_number, COHORT_STREAM)).tolist()
+    asked = [nodes[index] for index in sorted(drawn[:num_asked])]
+    return Cohort(asked, num_wanted, [nodes[index] for index in drawn[num_asked:]])

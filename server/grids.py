@@ -15,6 +15,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 UNKNOWN_SHARD = -2
+ENOUGH = "enough other updates were in (federation.over_selection)"  # why a task of an over-selected round expires
 TRAIN = "train"  # the type of a message that asks for an update; the other one is "evaluate"
 
 
@@ -63,16 +64,27 @@ class NodeGrid(Grid):
         """The nodes that can take a task now, in node order."""
 
     @abstractmethod
-    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+    def exchange(
+        self,
+        round_name: str,
+        messages: Sequence[Message],
+        deadline_seconds: float,
+        num_enough: int = 0,
+        reserve: Sequence[Message] = (),
+    ) -> list[Answer]:
         """Send one message to each destination node and gather answers until all are in or time is up.
 
         Args:
             round_name: ``RUN/ROUND``, or ``RUN/ROUND/evaluate``; with the node's name it names the task.
             messages: at most one for each node.
             deadline_seconds: counted from now.
+            num_enough: when so many replies without an error are in, the other tasks expire; 0 = wait for all. An
+                engine whose nodes are never late may wait for all.
+            reserve: messages to other nodes, of which the next is sent when a node has vanished for good. An engine
+                that cannot see nodes vanish sends none.
 
         Returns:
-            One answer for each message, in no particular order.
+            One answer for each message that was sent, in no particular order.
         """
 
     def wait_for_change(self, seconds: float) -> None:

@@ -16,6 +16,7 @@ from common.models import State
 from common.records import to_record, to_state
 from common.settings import Settings
 from common.training import Evaluation
+from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.report import LocalModel, Round
 from server.rounds import Plan, concluded
@@ -37,7 +38,7 @@ class LocalOnly:
         self._evaluations: dict[str, Evaluation] = {}
 
     def rounds(
-        self, memory: Mapping[str, Plain], numbers: Sequence[int], cohort: Callable[[int], Sequence[Node]]
+        self, memory: Mapping[str, Plain], numbers: Sequence[int], cohort: Callable[[int], Cohort]
     ) -> Iterator[Round]:
         """Let the cohort of each round train on, yielding the round when it is done; its model is the best node's.
 
@@ -52,7 +53,7 @@ class LocalOnly:
         if numbers and numbers[0] > 1:
             self._models = _checked(memory, self._start)
         for number in numbers:
-            yield self._round(number, self._admitted(cohort(number)))
+            yield self._round(number, self._admitted(cohort(number).nodes))
 
     def memory(self) -> dict[str, Plain]:
         """What the next round needs: every node's model."""

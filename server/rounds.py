@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from common.models import State
 from common.records import OWN_DATA, to_record
 from server import strategies
+from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.node_evaluation import evaluate_on_nodes
 from server.repeats import Repeats
@@ -29,11 +30,13 @@ class Plan:
     deadline_seconds: float
     num_needed: int = 1  # the fewest updates that the strategy can average
     nodes_evaluate: bool = False  # whether nodes hold out examples to test every new model on
+    min_report_fraction: float = 0.0  # of the updates wanted, how many must be usable for the model to change
+    replace_lost: bool = False  # whether another node is asked in the place of one that vanished
     admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
 
 
 def rounds(
-    grid: NodeGrid, plan: Plan, state: State, numbers: Sequence[int], cohort: Callable[[int], Sequence[Node]]
+    grid: NodeGrid, plan: Plan, state: State, numbers: Sequence[int], cohort: Callable[[int], Cohort]
 ) -> Iterator[Round]:
     """Train ``state`` for the rounds ``numbers``, yielding each when it is done.
 
@@ -51,18 +54,31 @@ def rounds(
         yield done
 
 
-def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: int, cohort: Sequence[Node]) -> Round:
-    nodes = {node.node_id: node for node in sorted(cohort, key=lambda node: node.order)}
-    messages = strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
+def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: int, cohort: Cohort) -> Round:
+    standing_by = cohort.reserve if plan.replace_lost else ()
+    asked = sorted(cohort.nodes, key=lambda node: node.order)
+    nodes = {node.node_id: node for node in (*asked, *standing_by)}
+    # By node: a strategy of Flower's returns its tasks in any order.
+    tasks = {
+        task.metadata.dst_node_id: task
+        for task in strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
+    }
+    num_enough = cohort.num_wanted if cohort.num_wanted < len(asked) else 0
     start = time.monotonic()
-    answers = grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds)
+    answers = grid.exchange(
+        f"{plan.run}/{number}",
+        [tasks[node.node_id] for node in asked],
+        plan.deadline_seconds,
+        num_enough=num_enough,
+        reserve=[tasks[node.node_id] for node in standing_by],
+    )
     checked, rejected = _checked(answers, nodes, plan.screen, state)
     rejected |= repeats.stale(number, checked, state)
     rejected |= plan.screen.compare([u for u in checked if u.node.node_id not in rejected], state)
     checked.sort(key=lambda update: replace(update.node, shard=update.shard).order)
     updates = [update for update in checked if update.node.node_id not in rejected]
     replies: dict[int, Message] = {answer.node_id: answer.reply for answer in answers if answer.reply is not None}
-    averaged, reason = _average(plan, number, updates, replies)
+    averaged, reason = _average(plan, number, cohort.num_wanted, updates, replies)
     if averaged is None:
         rejected |= {update.node.node_id: reason for update in updates}
     else:
@@ -117,13 +133,19 @@ def concluded(
 
 
 def _average(
-    plan: Plan, number: int, updates: Sequence[Screened], replies: dict[int, Message]
+    plan: Plan, number: int, num_wanted: int, updates: Sequence[Screened], replies: dict[int, Message]
 ) -> tuple[State | None, str]:
     """The next global model, or None and the reason why these updates make none."""
     if not updates:
         return None, ""
     if len(updates) < plan.num_needed:
         return None, f"the strategy needs {plan.num_needed} updates, {len(updates)} of this round are usable"
+    num_reports = math.ceil(round(plan.min_report_fraction * num_wanted, 6))
+    if len(updates) < num_reports:
+        return None, (
+            f"the round needs {num_reports} of {num_wanted} updates (federation.min_report_fraction),"
+            f" {len(updates)} are usable"
+        )
     return strategies.average(plan.strategy, number, updates, replies), "the average of the round is not finite"
 
 

@@ -68,9 +68,16 @@ class Simulation(NodeGrid):
         """All virtual nodes: they never leave."""
         return list(self._nodes)
 
-    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+    def exchange(
+        self,
+        round_name: str,
+        messages: Sequence[Message],
+        deadline_seconds: float,
+        num_enough: int = 0,
+        reserve: Sequence[Message] = (),
+    ) -> list[Answer]:
         """Train the nodes one after another, or as many at once as there are workers; nobody expires."""
-        del round_name, deadline_seconds
+        del round_name, deadline_seconds, num_enough, reserve
         start = time.monotonic()
         answers = []
         for message, reply in zip(messages, self._replies(messages), strict=True):

@@ -222,7 +222,7 @@ TABLE = (
 STALE = BadReply(
     34,
     "its own update of the round before",
-    lambda _: update_of(toy_state(1.75), OFFENDER.shard),  # as in round 1 of that test
+    lambda _: update_of(toy_state(3.25), OFFENDER.shard),  # as in round 1 of the test
     "stale: the same update as that of node node-3 in round 1",
 )
 LOSS = "expected 0 to 10000"

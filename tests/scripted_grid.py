@@ -7,7 +7,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from common.models import State
 from common.records import Update, identify, to_record, update_record
-from server.grids import Answer, Node, NodeGrid, Verdict
+from server.gathering import Cohort
+from server.grids import ENOUGH, Answer, Node, NodeGrid, Verdict
 
 identify(run_id=1, node_id=1)
 
@@ -27,6 +28,11 @@ def update_of(state: State, shard: int, num_examples: int = 100, train_loss: flo
     return update_record(Update(state, num_examples, train_loss, shard, fit_seconds=0.25, threads=1))
 
 
+def everybody(nodes: Sequence[Node]) -> Cohort:
+    """A cohort of all of them, each of whose answers is waited for."""
+    return Cohort(nodes, len(nodes))
+
+
 class ScriptedGrid(NodeGrid):
     """Nodes that answer by ``scripts``, arriving in the order of ``scripts``, and a tape of all that was asked.
 
@@ -41,14 +47,30 @@ class ScriptedGrid(NodeGrid):
     def nodes(self) -> list[Node]:
         return sorted(self.scripts, key=lambda node: node.order)
 
-    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+    def exchange(
+        self,
+        round_name: str,
+        messages: Sequence[Message],
+        deadline_seconds: float,
+        num_enough: int = 0,
+        reserve: Sequence[Message] = (),
+    ) -> list[Answer]:
         asked = {message.metadata.dst_node_id: message for message in messages}
         self.tasks += messages
         names = [node.name for node in self.nodes() if node.node_id in asked]
         self.tape.append(f"{round_name} within {deadline_seconds:g} s -> {', '.join(names)}")
-        return [
-            _answer(node, asked[node.node_id], script) for node, script in self.scripts.items() if node.node_id in asked
-        ]
+        by_id, standing_by = {node.node_id: node for node in self.scripts}, list(reserve)
+        waiting = [asked[node_id] for node_id in by_id if node_id in asked]
+        answers: list[Answer] = []
+        while waiting:
+            message = waiting.pop(0)
+            node = by_id[message.metadata.dst_node_id]
+            is_enough = 0 < num_enough <= sum(a.reply is not None and not a.reply.has_error() for a in answers)
+            answers.append(_answer(node, message, (lambda _: ENOUGH) if is_enough else self.scripts[node]))
+            if answers[-1].reply is None and standing_by and not is_enough:
+                waiting.append(standing_by.pop(0))
+                self.tape.append(f"{round_name} -> {by_id[waiting[-1].metadata.dst_node_id].name} instead")
+        return answers
 
     def wait_for_change(self, seconds: float) -> None:
         self.tape.append(f"wait {seconds:g} s")

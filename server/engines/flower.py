@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from common.errors import WireError
 from common.records import error_reply, read_holding
-from server.grids import UNKNOWN_SHARD, Answer, Node, NodeGrid, num_bytes
+from server.grids import ENOUGH, UNKNOWN_SHARD, Answer, Node, NodeGrid, num_bytes
 
 ASK_AGAIN_SECONDS = 60.0  # a question to a node that died is lost: Flower does not redeliver
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 1.0  # between two looks for replies; each is a request to a SuperLink
@@ -38,9 +38,16 @@ class FlowerGrid(NodeGrid):
                 self._meet(question.metadata.dst_node_id, reply)
         return sorted(self._known.values(), key=lambda node: node.order)
 
-    def exchange(self, round_name: str, messages: Sequence[Message], deadline_seconds: float) -> list[Answer]:
+    def exchange(
+        self,
+        round_name: str,
+        messages: Sequence[Message],
+        deadline_seconds: float,
+        num_enough: int = 0,
+        reserve: Sequence[Message] = (),
+    ) -> list[Answer]:
         """Let the engine carry ``messages``; bytes are those of the arrays, for it counts none."""
-        del round_name
+        del round_name, reserve
         start = time.monotonic()
         asked = self._push(messages)
         answers = [
@@ -49,14 +56,17 @@ class FlowerGrid(NodeGrid):
             if message.metadata.message_id not in asked
         ]
         pause = FIRST_LOOK_SECONDS
+        reason = f"no update within {deadline_seconds:g} s"
         while asked and (left := start + deadline_seconds - time.monotonic()) > 0:
             for message, reply in self._replies(asked):
                 del asked[message.metadata.message_id]
                 answers.append(_answer(message, reply, "", start))
+            if num_enough and sum(a.reply is not None and not a.reply.has_error() for a in answers) >= num_enough:
+                reason = ENOUGH
+                break
             if asked:
                 time.sleep(min(pause, left))
                 pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
-        reason = f"no update within {deadline_seconds:g} s"
         return answers + [_answer(message, None, reason, start) for message in asked.values()]
 
     def _ask(self, present: set[int]) -> None:

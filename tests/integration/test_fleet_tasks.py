@@ -11,7 +11,7 @@ from client.link import Link
 from common import fleet_pb2 as pb
 from common.wire import to_update
 from server.fleet import OVERSIZE_BYTES, Fleet
-from server.grids import Answer, Node, Verdict
+from server.grids import ENOUGH, Answer, Node, Verdict
 from server.roster import node_id
 from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
 from tests.scripted_grid import task_message, toy_state, update_of
@@ -295,3 +295,42 @@ def test_an_update_that_cannot_be_read_is_an_error_reply(fleet: Fleet, aside: Th
 
 def test_an_exchange_with_nobody_is_over_at_once(fleet: Fleet) -> None:
     assert fleet.exchange("run/1", [], 60.0) == []
+
+
+def race(
+    aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], num_enough: int, reserve: Sequence[Node] = ()
+) -> Future[list[Answer]]:
+    shared = task_message(nodes[0], toy_state(1.0)).content
+    asked, standing_by = ([Message(shared, n.node_id, "train") for n in group] for group in (nodes, reserve))
+    return aside.submit(fleet.exchange, "run/1", asked, 60.0, num_enough, standing_by)
+
+
+def test_enough_updates_end_the_round_and_cancel_the_rest(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
+        answers = race(aside, fleet, [A, B], num_enough=1)
+        first.hear("task")
+        second.hear("task")
+        first.say(pb.FromNode(update=pb.Update(task="run/1/a", error="out of memory")))
+        second.say(update("run/1/b", 2.0, 1))
+        assert {answer.reply is not None for answer in answers.result(PATIENCE_SECONDS)} == {True}  # an error is none
+
+    with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
+        answers = race(aside, fleet, [A, B], num_enough=1)
+        first.hear("task")
+        second.hear("task")
+        second.say(update("run/1/b", 2.0, 1))
+        found = {answer.node_id: answer for answer in answers.result(PATIENCE_SECONDS)}
+        assert (found[A.node_id].reply, found[A.node_id].reason) == (None, ENOUGH)
+        assert bias(found[B.node_id]) == 2.0
+        assert first.hear("cancel").reason == ENOUGH
+
+
+def test_a_free_node_gets_the_task_of_one_that_is_gone_for_good(diary: Diary, aside: ThreadPoolExecutor) -> None:
+    with fleet_with(diary, link_settings(federation_rejoin_seconds=0.0)) as fleet, joined(fleet, "b", 1) as second:
+        with joined(fleet, "a", 0) as first:
+            answers = race(aside, fleet, [A], num_enough=0, reserve=[Node(node_id("c"), "c", 2), B])
+            first.hear("task")
+        assert second.hear("task").task == "run/1/b"  # c is not here
+        second.say(update("run/1/b", 2.0, 1))
+        lost, found = answers.result(PATIENCE_SECONDS)
+        assert (lost.reply, bias(found)) == (None, 2.0)

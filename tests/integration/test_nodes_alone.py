@@ -26,6 +26,7 @@ from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory
 from tests.link_twins import PATIENCE_SECONDS, Diary, hello, real_node
+from tests.scripted_grid import everybody
 
 CLIENT_APP = "client.app:app"
 
@@ -82,7 +83,7 @@ def learn(grid: NodeGrid, settings: Settings) -> list[str]:
     plan = Plan("run", strategies.build(settings.strategy), screen, config, deadline_seconds=PATIENCE_SECONDS)
     start = models.initial_state(settings.model.name, settings.run.seed)
     alone = LocalOnly(grid, plan, start, lambda _: Evaluation(1.0, 0.5))
-    return [done.reports[0].sha256 for done in alone.rounds({}, [1, 2], lambda _: grid.nodes())]
+    return [done.reports[0].sha256 for done in alone.rounds({}, [1, 2], lambda _: everybody(grid.nodes()))]
 
 
 def test_a_node_over_sockets_learns_the_same_bits_as_simulated() -> None:

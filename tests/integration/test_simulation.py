@@ -27,6 +27,7 @@ from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory
 from tests.link_twins import PATIENCE_SECONDS, Diary, hello, real_node
+from tests.scripted_grid import everybody
 
 CLIENT_APP = "client.app:app"
 TIMES = {"seconds", "fit_seconds", "overhead_seconds"}
@@ -82,7 +83,7 @@ def learn(grid: NodeGrid, settings: Settings) -> list[Round]:
     strategy, holds_out = strategies.build(settings.strategy), settings.data.holdout > 0
     plan = Plan("run", strategy, screen, config, deadline_seconds=PATIENCE_SECONDS, nodes_evaluate=holds_out)
     state = models.initial_state(settings.model.name, settings.run.seed)
-    return list(rounds(grid, plan, state, [1, 2], lambda _: grid.nodes()))
+    return list(rounds(grid, plan, state, [1, 2], lambda _: everybody(grid.nodes())))
 
 
 def test_a_node_over_sockets_learns_the_same_bits_as_simulated() -> None:

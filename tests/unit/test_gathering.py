@@ -69,7 +69,7 @@ def test_a_stop_does_not_end_what_need_not_wait() -> None:
 )
 def test_a_cohort_is_the_fraction_of_the_nodes_and_one_at_least(fraction: float, size: int) -> None:
     nodes = [Node(number + 1, f"n{number}", number) for number in range(10)]
-    cohort = sample(nodes, fraction, seed=1, round_number=1)
+    cohort = sample(nodes, fraction, seed=1, round_number=1).nodes
     assert len(cohort) == size
     assert cohort == sorted(set(cohort), key=lambda node: node.order)
 
@@ -77,11 +77,11 @@ def test_a_cohort_is_the_fraction_of_the_nodes_and_one_at_least(fraction: float,
 def test_a_cohort_depends_on_seed_and_round_alone() -> None:
     nodes = [Node(number + 1, f"n{number}", number) for number in range(20)]
     assert sample(nodes, 0.5, 1, 1) == sample(nodes, 0.5, 1, 1)
-    assert len({tuple(sample(nodes, 0.5, seed, number)) for seed in (1, 2) for number in (1, 2)}) == 4
+    assert len({tuple(sample(nodes, 0.5, seed, number).nodes) for seed in (1, 2) for number in (1, 2)}) == 4
 
 
 def test_every_node_is_chosen_about_equally_often() -> None:
     """Of 400 draws of 2 of 4 each node has an even chance: 200, give or take five standard deviations of 10."""
-    counts = Counter(node.name for number in range(400) for node in sample(NODES, 0.5, 1, number))
+    counts = Counter(node.name for number in range(400) for node in sample(NODES, 0.5, 1, number).nodes)
     assert sum(counts.values()) == 800
     assert all(150 <= counts[node.name] <= 250 for node in NODES)

@@ -21,7 +21,7 @@ from server.report import Round
 from server.rounds import Plan, rounds
 from server.screening import Screen
 from tests.bad_replies import OFFENDER, STALE, TABLE, TEN_MORE, BadReply
-from tests.scripted_grid import Content, Script, ScriptedGrid, toy_state, update_of
+from tests.scripted_grid import Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 STRATEGIES = get_args(StrategySettings.model_fields["name"].annotation)
 ROWS = TABLE + TEN_MORE
@@ -62,12 +62,12 @@ def honest(shard: int, value: float) -> Script:
 
 def offending(row: BadReply, in_round: int) -> Script:
     """Honest in all rounds but one."""
-    is_honest = honest(OFFENDER.shard, 1.75)
+    is_honest = honest(OFFENDER.shard, 3.25)  # far enough out for Krum to take another one's
     return lambda message: row.make(message) if number_of(message) == in_round else is_honest(message)
 
 
 def silent_in(in_round: int) -> Script:
-    is_honest = honest(OFFENDER.shard, 1.75)
+    is_honest = honest(OFFENDER.shard, 3.25)  # far enough out for Krum to take another one's
     return lambda message: "no update within 60 s" if number_of(message) == in_round else is_honest(message)
 
 
@@ -75,7 +75,9 @@ def train(name: str, script: Script, first: bool, numbers: Sequence[int] = (1, 2
     """Rounds of eight nodes, the offender's answers coming in first or last."""
     others = {Node(shard + 1, f"node-{shard}", shard): honest(shard, value) for shard, value in HONEST.items()}
     grid = ScriptedGrid({OFFENDER: script} | others if first else others | {OFFENDER: script})
-    return list(rounds(grid, plan_for(name, max_norm_ratio=5.0), toy_state(), numbers, lambda _: grid.nodes()))
+    return list(
+        rounds(grid, plan_for(name, max_norm_ratio=5.0), toy_state(), numbers, lambda _: everybody(grid.nodes()))
+    )
 
 
 def same(one: State, other: State) -> bool:
@@ -120,7 +122,7 @@ def test_an_update_is_stale_for_ten_rounds() -> None:
         return update_of(toy_state(2.0 if number_of(message) in (1, 11, 22) else 3.0 + number_of(message)), 3)
 
     grid = ScriptedGrid({OFFENDER: again})
-    done = list(rounds(grid, plan_for("fedavg"), toy_state(), list(range(1, 23)), lambda _: grid.nodes()))
+    done = list(rounds(grid, plan_for("fedavg"), toy_state(), list(range(1, 23)), lambda _: everybody(grid.nodes())))
     assert [each.number for each in done if not each.averaged] == [11]
     assert done[10].reports[0].reason == "stale: the same update as that of node node-3 in round 1"
 
@@ -128,7 +130,7 @@ def test_an_update_is_stale_for_ten_rounds() -> None:
 def test_the_same_update_for_the_same_model_is_not_stale() -> None:
     """A round is lost, and a node whose training knows no chance is asked for the same again."""
     grid = ScriptedGrid({OFFENDER: lambda _: update_of(toy_state(2.0), 3)})
-    done = list(rounds(grid, plan_for("fedavg", num_needed=2), toy_state(), [1, 2], lambda _: grid.nodes()))
+    done = list(rounds(grid, plan_for("fedavg", num_needed=2), toy_state(), [1, 2], lambda _: everybody(grid.nodes())))
     assert {each.reports[0].reason for each in done} == {"the strategy needs 2 updates, 1 of this round are usable"}
 
 
@@ -138,5 +140,5 @@ def test_a_node_that_learned_nothing_is_not_stale() -> None:
         {name: torch.from_numpy(array.numpy()) for name, array in message.content.array_records["arrays"].items()}, 3
     )
     grid = ScriptedGrid(others | {OFFENDER: idle})
-    done = list(rounds(grid, plan_for("fedavg"), toy_state(), [1, 2, 3], lambda _: grid.nodes()))
+    done = list(rounds(grid, plan_for("fedavg"), toy_state(), [1, 2, 3], lambda _: everybody(grid.nodes())))
     assert [each.num_nodes for each in done] == [2, 2, 2]

@@ -15,13 +15,13 @@ from common.settings import load
 from common.training import Evaluation
 from server import local_only, strategies
 from server.baselines import check_baseline
-from server.grids import Node
+from server.gathering import Cohort
 from server.local_only import LocalOnly, most_models
 from server.report import LocalModel, Round, metrics_record
 from server.rounds import Plan
 from server.screening import Screen
 from server.storage.checkpoint import Plain
-from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, toy_state, update_of
+from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 PLAN = Plan("run", strategies.build(load().strategy), Screen([100] * 4, 1000, 2.0), ConfigRecord({"x": 1}), 60.0)
 
@@ -61,10 +61,10 @@ def train(
     grid: ScriptedGrid,
     numbers: Sequence[int] = (1, 2),
     memory: dict[str, Plain] | None = None,
-    cohort: Callable[[int], Sequence[Node]] | None = None,
+    cohort: Callable[[int], Cohort] | None = None,
 ) -> tuple[list[Round], dict[str, Plain]]:
     alone = LocalOnly(grid, PLAN, toy_state(), judge)
-    return list(alone.rounds(memory or {}, numbers, cohort or (lambda _: grid.nodes()))), alone.memory()
+    return list(alone.rounds(memory or {}, numbers, cohort or (lambda _: everybody(grid.nodes())))), alone.memory()
 
 
 def test_every_node_goes_on_from_its_own_weights() -> None:
@@ -117,7 +117,7 @@ def test_a_node_that_does_not_deliver_keeps_its_model() -> None:
 
 def test_nodes_out_of_the_cohort_count_with_the_model_they_have() -> None:
     grid = ScriptedGrid({NODES[0]: adds(1.0, 0), NODES[1]: adds(4.0, 1)})
-    done, _ = train(grid, [1, 2, 3], cohort=lambda number: [NODES[(number - 1) % 2]])
+    done, _ = train(grid, [1, 2, 3], cohort=lambda number: everybody([NODES[(number - 1) % 2]]))
     assert [round(round_.local_accuracies["mean"], 9) for round_ in done] == [0.1, 0.25, 0.3]  # of 1; 1 and 4; 2 and 4
     assert [round_.local_accuracies["worst"] for round_ in done] == [0.1, 0.1, 0.2]
 
@@ -131,7 +131,7 @@ def test_only_models_that_changed_are_tested_anew() -> None:
 
     grid = ScriptedGrid({NODES[0]: adds(1.0, 0), NODES[1]: adds(4.0, 1)})
     alone = LocalOnly(grid, PLAN, toy_state(), evaluate)
-    list(alone.rounds({}, [1, 2], lambda number: grid.nodes() if number == 1 else [NODES[0]]))
+    list(alone.rounds({}, [1, 2], lambda number: everybody(grid.nodes()[: 3 - number])))
     assert tested == [1.0, 4.0, 2.0]
 
 
@@ -156,7 +156,7 @@ def test_taken_up_after_a_round_every_node_goes_on_with_its_own_model() -> None:
 def test_what_is_remembered_does_not_change_later() -> None:
     grid = ScriptedGrid({NODES[0]: adds(1.0, 0)})
     alone = LocalOnly(grid, PLAN, toy_state(), judge)
-    rounds = alone.rounds({}, [1, 2], lambda _: grid.nodes())
+    rounds = alone.rounds({}, [1, 2], lambda _: everybody(grid.nodes()))
     next(rounds)
     memory: dict[str, Any] = alone.memory()
     next(rounds)
@@ -183,7 +183,7 @@ def test_new_nodes_beyond_the_room_of_a_checkpoint_get_no_task(monkeypatch: pyte
     monkeypatch.setattr(local_only, "MAX_BYTES", 2 * 2 * 16 * 4)  # two models of 16 weights, in half of it
     grid = ScriptedGrid({NODES[number]: adds(1.0, number) for number in range(3)})
     come = {1: [NODES[1]], 2: list(NODES[:3]), 3: list(NODES[:3])}
-    train(grid, [1, 2, 3], cohort=lambda number: come[number])
+    train(grid, [1, 2, 3], cohort=lambda number: everybody(come[number]))
     assert [(node, number) for node, _, number in sent(grid)] == [(2, 1), (1, 2), (2, 2), (1, 3), (2, 3)]
 
 

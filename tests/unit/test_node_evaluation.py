@@ -16,7 +16,7 @@ from server.grids import Node
 from server.report import NodeEvaluation, Round, metrics_record
 from server.rounds import Plan, rounds
 from server.screening import Screen
-from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, toy_state, update_of
+from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 OWN = Node(9, "own", -1, own_examples=50)
 
@@ -34,7 +34,7 @@ def node(shard: int, accuracy: float, num_examples: int, loss: float = 1.0) -> S
 
 def one_round(grid: ScriptedGrid) -> Round:
     plan = Plan("run", strategies.build(load().strategy), Screen([100] * 4, 1000, 0.0), ConfigRecord({}), 60.0, 1, True)
-    (done,) = rounds(grid, plan, toy_state(), [1], lambda _: grid.nodes()[:2])
+    (done,) = rounds(grid, plan, toy_state(), [1], lambda _: everybody(grid.nodes()[:2]))
     return done
 
 

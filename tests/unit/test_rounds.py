@@ -12,11 +12,12 @@ from common.models import State
 from common.records import error_reply
 from common.settings import load
 from server import strategies
+from server.gathering import Cohort
 from server.grids import UNKNOWN_SHARD, Node
 from server.report import NodeReport, Round
 from server.rounds import Plan, rounds
 from server.screening import Screen
-from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, toy_state, update_of
+from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 OWN = Node(9, "own", -1, own_examples=50)
 
@@ -27,7 +28,7 @@ def plan(shard_sizes: tuple[int, ...] = (100, 300, 500, 100)) -> Plan:
 
 
 def one_round(grid: ScriptedGrid, state: State | None = None) -> Round:
-    (done,) = rounds(grid, plan(), state or toy_state(), [1], lambda _: grid.nodes())
+    (done,) = rounds(grid, plan(), state or toy_state(), [1], lambda _: everybody(grid.nodes()))
     return done
 
 
@@ -54,9 +55,9 @@ def test_the_story_of_three_rounds() -> None:
 
     grid = ScriptedGrid({NODES[0]: add_one})
 
-    def cohort(number: int) -> list[Node]:
+    def cohort(number: int) -> Cohort:
         grid.tape.append(f"cohort of round {number}")
-        return grid.nodes()
+        return everybody(grid.nodes())
 
     for done in rounds(grid, plan(), toy_state(), [1, 2, 3], cohort):
         grid.tape.append(f"done {done.number}: {done.state['bias'][0]:g}")
@@ -77,7 +78,7 @@ def test_the_story_of_three_rounds() -> None:
 
 def test_nothing_is_sent_before_the_round_is_asked_for() -> None:
     grid = ScriptedGrid({NODES[0]: honest(1.0, 0, 100)})
-    story = rounds(grid, plan(), toy_state(), [5, 6], lambda _: grid.nodes())
+    story = rounds(grid, plan(), toy_state(), [5, 6], lambda _: everybody(grid.nodes()))
     assert grid.tape == []
     assert next(story).number == 5
     assert grid.tape == ["run/5 within 60 s -> node-0"]
@@ -85,7 +86,7 @@ def test_nothing_is_sent_before_the_round_is_asked_for() -> None:
 
 def test_only_the_cohort_is_asked() -> None:
     grid = ScriptedGrid({node: honest(1.0, node.shard, 100) for node in NODES})
-    (done,) = rounds(grid, plan(), toy_state(), [1], lambda _: [NODES[3], NODES[1]])
+    (done,) = rounds(grid, plan(), toy_state(), [1], lambda _: everybody([NODES[3], NODES[1]]))
     assert [report.node for report in done.reports] == ["node-1", "node-3"]
 
 
@@ -158,7 +159,7 @@ def test_a_round_without_a_usable_update_keeps_the_model(script: Script) -> None
 def test_the_round_after_a_lost_one_goes_on_from_the_kept_model() -> None:
     answers: Iterator[Content] = iter(["its link broke", update_of(toy_state(3.0), 0)])
     grid = ScriptedGrid({NODES[0]: lambda _: next(answers)})
-    first, second = rounds(grid, plan(), toy_state(2.0), [1, 2], lambda _: grid.nodes())
+    first, second = rounds(grid, plan(), toy_state(2.0), [1, 2], lambda _: everybody(grid.nodes()))
     assert (first.averaged, second.averaged) == (False, True)
     assert second.state["bias"][0] == 3.0
 

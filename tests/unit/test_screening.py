@@ -32,7 +32,7 @@ from tests.bad_replies import (
     with_metrics,
     with_values,
 )
-from tests.scripted_grid import NODES, Script, ScriptedGrid, task_message, toy_state, update_of
+from tests.scripted_grid import NODES, Script, ScriptedGrid, everybody, task_message, toy_state, update_of
 
 SCREEN = Screen([1000] * 4, max_own_examples=500, max_norm_ratio=5.0)
 OWN = Node(9, "own", -1, own_examples=50)
@@ -53,7 +53,7 @@ def sends_one(value: float, shard: int) -> Script:
 def round_of(scripts: dict[Node, Script], screen: Screen = SCREEN, state: State | None = None) -> Round:
     grid = ScriptedGrid(scripts)
     plan = Plan("run", strategies.build(load().strategy), screen, ConfigRecord({}), 60.0)
-    (done,) = rounds(grid, plan, state or toy_state(), [1], lambda _: grid.nodes())
+    (done,) = rounds(grid, plan, state or toy_state(), [1], lambda _: everybody(grid.nodes()))
     return done
 
 

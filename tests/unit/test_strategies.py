@@ -14,7 +14,7 @@ from server import strategies
 from server.grids import Node
 from server.rounds import Plan, rounds
 from server.screening import Screen, Screened
-from tests.scripted_grid import NODES, Script, ScriptedGrid, task_message, toy_state, update_of
+from tests.scripted_grid import NODES, Script, ScriptedGrid, everybody, task_message, toy_state, update_of
 
 SETTINGS = load().strategy
 
@@ -64,7 +64,7 @@ def test_whoever_comes_first_the_model_is_the_same_bit_for_bit(order: tuple[int,
     def model_after(arrivals: tuple[int, ...]) -> bytes:
         grid = ScriptedGrid({NODES[number]: script(number) for number in arrivals})
         plan = Plan("run", strategies.build(SETTINGS), Screen([1000] * 4, 1, 0.0), ConfigRecord({}), 60.0)
-        (done,) = rounds(grid, plan, toy_state(), [1], lambda _: grid.nodes())
+        (done,) = rounds(grid, plan, toy_state(), [1], lambda _: everybody(grid.nodes()))
         return done.state["weight"].numpy().tobytes() + done.state["bias"].numpy().tobytes()
 
     assert model_after(order) == model_after((0, 1, 2, 3))

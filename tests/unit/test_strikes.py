@@ -14,7 +14,7 @@ from server.rounds import Plan, rounds
 from server.screening import Screen
 from server.strikes import Strikes
 from tests.bad_replies import OFFENDER, TABLE, TEN_MORE, BadReply
-from tests.scripted_grid import NODES, Script, ScriptedGrid, toy_state, update_of
+from tests.scripted_grid import NODES, Script, ScriptedGrid, everybody, toy_state, update_of
 
 NAME = OFFENDER.name
 ASIDE = "3 unusable updates in a row: set aside for the rest of the run (federation.max_strikes)"
@@ -22,7 +22,7 @@ ASIDE = "3 unusable updates in a row: set aside for the rest of the run (federat
 
 def report(verdict: str = "rejected", is_fault: bool = True, node: str = NAME) -> NodeReport:
     return NodeReport(
-        f"run/1/{node}", 1, node, 3, 0, "", verdict, "a reason", math.nan, 0.0, 1.0, 10, 10, 0, is_fault  # type: ignore[arg-type]
+        f"run/1/{node}", 1, node, 3, 0, "", verdict, "a reason", math.nan, 0.0, 1.0, 10, 10, 0, is_fault=is_fault,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -78,10 +78,10 @@ def is_fault(script: Script, others: int = 3) -> bool:
     """Whether what the offender sends in a round counts against it."""
     values = (1.0, 2.0, 3.0)
     grid = ScriptedGrid(
-        {NODES[n]: lambda _, n=n: update_of(toy_state(values[n]), n) for n in range(others)} | {OFFENDER: script}  # type: ignore[misc]
+        {NODES[n]: lambda _, n=n: update_of(toy_state(values[n]), n) for n in range(others)} | {OFFENDER: script}
     )
     plan = Plan("run", strategies.build(load().strategy), Screen([1000] * 4, 500, 5.0), ConfigRecord({}), 60.0)
-    (done,) = rounds(grid, plan, toy_state(), [1], lambda _: grid.nodes())
+    (done,) = rounds(grid, plan, toy_state(), [1], lambda _: everybody(grid.nodes()))
     (found,) = [each for each in done.reports if each.node == NAME]
     assert found.verdict != "accepted"
     return found.is_fault
