@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from common.records import error_reply, holding_record, identify
 from server.engines.flower import FlowerGrid, last_line
-from server.grids import UNKNOWN_SHARD, Node
+from server.grids import ENOUGH, UNKNOWN_SHARD, Node
 
 identify(run_id=1, node_id=1)
 
@@ -139,6 +139,16 @@ def test_every_task_has_one_answer() -> None:
     assert by_node[3].reply is not None
     assert by_node[3].reply.error.reason == "ValueError: the disk is gone"
     assert (by_node[-4].reply, by_node[-4].reason) == (None, "the engine did not take the task")
+
+
+def test_enough_updates_end_the_exchange_and_an_error_is_none() -> None:
+    grid = FlowerGrid(Engine({1: fails(TRACEBACK), 2: silent, 3: says(RecordDict())}))
+    answers = grid.exchange("run/1", tasks(1, 2, 3), deadline_seconds=60.0, num_enough=1)
+    assert {answer.node_id: (answer.reply is None, answer.reason) for answer in answers} == {
+        1: (False, ""),
+        2: (True, ENOUGH),
+        3: (False, ""),
+    }
 
 
 def test_a_reply_to_another_task_is_passed_over() -> None:
