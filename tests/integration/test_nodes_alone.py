@@ -41,10 +41,10 @@ def tiny(**changes: Any) -> Settings:
 
 
 def simulate(run: RunDirectory, num_workers: int = 1, stop: bool = False) -> RunDirectory:
-    """Conduct ``run`` to its end, or to the end of its next round."""
+    """Conduct ``run`` to its end, or to the end of its next round: the stop comes while a node trains."""
     request = StopRequest()
-    request.requested = stop
     with run, make_console(quiet=True, json=False) as console, Simulation(CLIENT_APP, 2, num_workers) as grid:
+        grid.listener = lambda _: setattr(request, "requested", stop)
         conduct(run, grid, console, request)
     return run
 
