@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -128,7 +130,7 @@ def average(
     before = memory(strategy)
     for update in updates:
         replies[update.node.node_id].content = update.content
-    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+    with np.errstate(over="ignore", invalid="ignore"), _little_to_collect():  # what comes of it is looked at below
         arrays, _ = strategy.aggregate_train(round_number, [replies[update.node.node_id] for update in updates])
     assert arrays is not None, "a strategy given usable updates must average them"
     # Some of Flower's strategies mix in a NumPy float64: their arrays come out twice as wide.
@@ -139,6 +141,16 @@ def average(
     _forget(strategy)
     restore(strategy, before, state)
     return None
+
+
+@contextmanager
+def _little_to_collect() -> Iterator[None]:
+    """Some of Flower's strategies call ``gc.collect`` for every array: 0.1 s each if it looks through all of torch."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def memory(strategy: Strategy) -> dict[str, Plain]:

@@ -49,9 +49,7 @@ class SuperLink:
             "FLWR_HOME": str(home),
             "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",  # they start each other by name
         }
-        # Flower starts a process for every message: measured for coverage, each would take a good deal longer.
-        bare = ("env", "--unset", "COVERAGE_PROCESS_CONFIG", "--unset", "COVERAGE_PROCESS_START", "--chdir", str(home))
-        self._processes.append(Process([*bare, str(scripts / command), *arguments], environment))
+        self._processes.append(Process(["env", "--chdir", str(home), str(scripts / command), *arguments], environment))
 
     def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS

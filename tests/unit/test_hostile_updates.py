@@ -4,8 +4,7 @@ The model must be, bit for bit, that of a round in which the offender said nothi
 something, so must the next one: its memory is as clean as the model.
 """
 
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import get_args
 
@@ -28,14 +27,6 @@ REMEMBERING = {"fedavgm", "fedadam", "fedyogi", "fedadagrad"}  # for them, the r
 ROWS = TABLE + TEN_MORE
 # Seven honest nodes are enough for Bulyan; the lower median of what all eight send is 2, as in tests/bad_replies.py.
 HONEST = {0: 1.0, 1: 2.0, 2: 3.0, 4: 1.25, 5: 1.5, 6: 2.5, 7: 2.75}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_to_collect() -> Iterator[None]:
-    """Flower calls ``gc.collect`` for every update it reads: 0.1 s each, were all that is imported looked through."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @cache
