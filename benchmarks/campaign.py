@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from benchmarks.job import Job
 from common.command_line import Parser
 from common.errors import DataError, RunDirectoryError, UsageError
+from common.layers import ENVIRONMENT_PREFIX, OTHER_ENVIRONMENT
 from common.replacing import replacing
-from common.settings import ENVIRONMENT_PREFIX, OTHER_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import RunDirectoryError
-from common.settings import CONFIGS, from_file
+from common.layers import CONFIGS, from_file
 from server.storage.durable import read_json_lines
 
 Run = list[dict[str, Any]]  # the rows of a metrics.jsonl, from round 0

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Literal
 
 from benchmarks.job import Job
-from common.settings import CONFIGS, from_file, load
+from common.layers import CONFIGS, from_file, load
 
 Kind = Literal["centralized", "iid", "dirichlet"]
 # Cheap and telling ones first, so that a run of a few minutes fills most of the tables.

@@ -17,9 +17,10 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from common import mnist, models, shards
+from common.layers import from_assignments, load
 from common.preprocessing import Preprocessing
 from common.records import Update, answer, identify, read_task, task_config, update_record
-from common.settings import Settings, from_assignments, load
+from common.settings import Settings
 from common.streams import stream
 from common.training import Evaluation, evaluate, fit
 from server import strategies

@@ -32,7 +32,7 @@ def main() -> int:
     """Parse, claim a name, live; returns the exit code."""
     arguments = _parse(sys.argv[1:])
     from common.address import parse_address  # here: Ctrl-C is caught by now
-    from common.settings import load
+    from common.layers import load
 
     if arguments.data is not None and arguments.shard is not None:
         raise UsageError("--shard and --data exclude each other: a node trains on a shard or on its own images")

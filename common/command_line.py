@@ -13,7 +13,7 @@ from common import __version__
 from common.errors import FedgeError
 
 if TYPE_CHECKING:
-    from common.settings import Layer
+    from common.layers import Layer
 
 
 class PlainParser(argparse.ArgumentParser):
@@ -55,7 +55,7 @@ def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> "list[Lay
     Raises:
         SettingsError: a file, a variable or an assignment that cannot be read.
     """
-    from common.settings import from_assignments, from_environment, from_file  # here: Ctrl-C is caught by now
+    from common.layers import from_assignments, from_environment, from_file  # here: Ctrl-C is caught by now
 
     given = {key: value for key, value in flags.items() if value is not None}
     files = [] if arguments.config is None else [from_file(config_path(arguments.config))]
@@ -64,7 +64,7 @@ def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> "list[Lay
 
 def config_path(name: str) -> Path:
     """A file, or the profile, recipe or strategy of that name in ``configs/`` and its folders."""
-    from common.settings import CONFIGS
+    from common.layers import CONFIGS
 
     path = Path(name)
     if path.name == name and not path.exists():

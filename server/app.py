@@ -13,9 +13,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from common import mnist, models, shards
 from common.errors import FedgeError, Interrupted, RunFailed, SettingsError
+from common.layers import Layer, from_assignments
 from common.preprocessing import Preprocessing
 from common.records import task_config
-from common.settings import Layer, from_assignments
 from common.training import Evaluation, evaluate
 from server import strategies
 from server.baselines import Centralized

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.settings import Layer, Settings, load
+from common.layers import Layer, load
+from common.settings import Settings
 from server import strategies
 from server.baselines import check_baseline
 from server.console import Console
@@ -21,7 +22,7 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
     A centralized run has one shard, whatever is asked for: the whole training set.
 
     Raises:
-        SettingsError: see ``common.settings.load``; or the strategy needs more nodes than the run waits for.
+        SettingsError: see ``common.layers.load``; or the strategy needs more nodes than the run waits for.
         UsageError: see ``server.baselines.check_baseline``.
     """
     below = [settings_layer(resumed)] if resumed else []

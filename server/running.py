@@ -15,7 +15,8 @@ from flwr.serverapp import Grid
 from common import models
 from common.address import join_address, parse_address
 from common.errors import FedgeError, Interrupted, UsageError
-from common.settings import Layer, Settings, as_yaml, load
+from common.layers import Layer, load
+from common.settings import Settings, as_yaml
 from common.wire import PROTOCOL_VERSION
 from server.announce import announced
 from server.app import NEWEST, server_app

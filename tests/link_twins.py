@@ -12,7 +12,8 @@ from client.entrance import Entrance
 from client.membership import Membership
 from client.node import Node
 from common import fleet_pb2 as pb
-from common.settings import Settings, load
+from common.layers import load
+from common.settings import Settings
 from common.token import SERVER_NAME
 from common.wire import JOIN, PROTOCOL_VERSION
 from server.fleet import Fleet

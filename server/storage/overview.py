@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from common.settings import Settings, differences, load
+from common.layers import load
+from common.settings import Settings, differences
 from server.storage.settings import LEARNING, versions
 
 # The custom-scalars page: title -> regular expressions of tags, each matched from the start of a tag.

@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from common.errors import RunDirectoryError, SettingsError
-from common.settings import Layer, Settings, as_yaml, differences, from_file, load
+from common.layers import Layer, from_file, load
+from common.settings import Settings, as_yaml, differences
 from server.storage.durable import write_atomically
 
 FILE = "settings.yaml"

@@ -13,7 +13,7 @@ from client import __main__ as client
 from common import __version__
 from common.command_line import run_command
 from common.errors import DataError
-from common.settings import load
+from common.layers import load
 from server import __main__ as server
 
 ROOT = Path(__file__).resolve().parents[2]

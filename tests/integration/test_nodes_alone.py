@@ -10,8 +10,9 @@ import torch
 
 from common import mnist, models, shards
 from common.errors import Interrupted
+from common.layers import load
 from common.records import task_config
-from common.settings import Settings, load
+from common.settings import Settings
 from common.training import Evaluation
 from server import strategies
 from server.app import conduct

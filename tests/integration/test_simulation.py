@@ -11,9 +11,10 @@ import torch
 
 from common import mnist, models, shards
 from common.errors import Interrupted, RunFailed
+from common.layers import load
 from common.models import State
 from common.records import task_config
-from common.settings import Settings, load
+from common.settings import Settings
 from server import strategies
 from server.app import conduct
 from server.console import make_console

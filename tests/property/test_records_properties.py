@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import WireError
+from common.layers import load
 from common.records import error_reply, read_task, task_config, to_ndarray, to_record, to_state
-from common.settings import load
 from tests.scripted_grid import task_message, toy_state
 
 STATES = st.dictionaries(

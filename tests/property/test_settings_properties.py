@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import SettingsError
-from common.settings import CONFIGS, from_assignments, from_file, load
+from common.layers import CONFIGS, from_assignments, from_file, load
 
 KEYS = list(from_file(CONFIGS / "default.yaml")[1])
 ODD = ["{}", "[1, 2]", "{a: 1}", "null", "0x1F", "1:30", "{x}", "9" * 5000, "1e999", "2026-99-99", "&a *a", "!!set x"]

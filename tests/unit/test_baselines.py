@@ -12,9 +12,10 @@ import torch.nn.functional as F
 
 from common import mnist, models
 from common.errors import RunDirectoryError, RunFailed, UsageError
+from common.layers import load
 from common.models import State, weights_sha256
 from common.preprocessing import Preprocessing
-from common.settings import Settings, load
+from common.settings import Settings
 from common.streams import stream
 from server.baselines import Centralized, NoNodes, check_baseline
 from server.console import make_console

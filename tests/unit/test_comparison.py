@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.errors import RunDirectoryError
-from common.settings import load
+from common.layers import load
 from common.training import Evaluation
 from server.comparison import MAX_NAME, Curve, Point, read_curve, table
 from server.report import LocalModel, Round

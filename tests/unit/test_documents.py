@@ -9,7 +9,8 @@ import pytest
 
 from client.__main__ import _parse as parse_client
 from common.command_line import layers
-from common.settings import OTHER_ENVIRONMENT, Settings, from_environment, load
+from common.layers import OTHER_ENVIRONMENT, from_environment, load
+from common.settings import Settings
 from server.__main__ import _flags
 from server.__main__ import _parse as parse_server
 

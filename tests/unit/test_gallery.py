@@ -17,9 +17,10 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # typ
 from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
 
 from common import models
+from common.layers import load
 from common.mnist import Images
 from common.preprocessing import Preprocessing
-from common.settings import Settings, load
+from common.settings import Settings
 from common.training import Evaluation, evaluate
 from server.report import LocalModel, NodeEvaluation, NodeReport, Round
 from server.storage import tensorboard

@@ -12,8 +12,9 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
+from common.layers import load
 from common.models import State
-from common.settings import StrategySettings, load
+from common.settings import StrategySettings
 from server import strategies
 from server.grids import Node
 from server.report import Round

@@ -6,8 +6,9 @@ from io import BytesIO
 import pytest
 import torch
 
+from common.layers import from_assignments, load
 from common.optimizers import SGD, Adam, AdamW, Optimizer, build
-from common.settings import TrainingSettings, from_assignments, load
+from common.settings import TrainingSettings
 
 
 def training(*assignments: str) -> TrainingSettings:

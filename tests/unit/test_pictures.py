@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from common import models
+from common.layers import load
 from common.mnist import Images
 from common.preprocessing import Preprocessing
-from common.settings import load
 from server.pictures.album import pictures
 from server.pictures.colours import BLUES, SIGNED, coloured, grey, signed
 from server.pictures.confusion import CELL, MARGIN, confusion_matrix, confusions

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from common.layers import from_assignments, load
 from common.preprocessing import Preprocessing
-from common.settings import from_assignments, load
 
 
 def of(*assignments: str) -> Preprocessing:

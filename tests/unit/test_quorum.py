@@ -8,8 +8,8 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
+from common.layers import load
 from common.records import error_reply
-from common.settings import load
 from server import strategies
 from server.gathering import Cohort, sample
 from server.grids import ENOUGH, Node

@@ -11,7 +11,8 @@ from benchmarks.recipe_jobs import RECIPES, SEEDS, Kind, job, jobs
 from benchmarks.recipe_tables import tables
 from common.command_line import layers
 from common.errors import DataError, RunDirectoryError
-from common.settings import CONFIGS, Settings
+from common.layers import CONFIGS
+from common.settings import Settings
 from server.__main__ import _flags, _parser
 from server.opening import resolve
 

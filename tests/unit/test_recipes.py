@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from common.command_line import config_path, layers
-from common.settings import CONFIGS, Settings, as_yaml, from_file, load
+from common.layers import CONFIGS, from_file, load
+from common.settings import Settings, as_yaml
 
 # The learning of each: what the tutorial fixes, over the defaults.
 PI = {"batch_size": 50, "mean": 0.1307, "std": 0.3081, "rounds": 10}

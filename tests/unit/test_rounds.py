@@ -8,9 +8,9 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
+from common.layers import load
 from common.models import State
 from common.records import error_reply
-from common.settings import load
 from server import strategies
 from server.gathering import Cohort
 from server.grids import UNKNOWN_SHARD, Node

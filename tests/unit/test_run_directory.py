@@ -19,8 +19,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from common.errors import RunDirectoryError, RunFailed, SettingsError
+from common.layers import load
 from common.models import weights_sha256
-from common.settings import Settings, load
+from common.settings import Settings
 from common.training import Evaluation
 from server.report import NodeReport, Round
 from server.storage import run_directory

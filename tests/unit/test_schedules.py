@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from common.layers import from_assignments, load
 from common.schedules import learning_rate
-from common.settings import TrainingSettings, from_assignments, load
+from common.settings import TrainingSettings
 
 
 def training(*assignments: str) -> TrainingSettings:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from flwr.app import Array, ConfigRecord, Message
 
+from common.layers import load
 from common.models import State
-from common.settings import load
 from server import strategies
 from server.grids import UNKNOWN_SHARD, Node
 from server.report import Round

@@ -10,16 +10,8 @@ import yaml
 from pydantic import BaseModel
 
 from common.errors import SettingsError
-from common.settings import (
-    CONFIGS,
-    Settings,
-    as_yaml,
-    differences,
-    from_assignments,
-    from_environment,
-    from_file,
-    load,
-)
+from common.layers import CONFIGS, from_assignments, from_environment, from_file, load
+from common.settings import Settings, as_yaml, differences
 
 DEFAULT = CONFIGS / "default.yaml"
 PROFILES = sorted(CONFIGS.glob("**/*.yaml"))

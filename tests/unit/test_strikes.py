@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 from flwr.app import ConfigRecord
 
+from common.layers import load
 from common.records import error_reply
-from common.settings import load
 from server import strategies
 from server.report import NodeReport, Round
 from server.rounds import Plan, rounds

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import optimizers
+from common.layers import from_assignments, load
 from common.models import Network
 from common.preprocessing import Preprocessing
-from common.settings import TrainingSettings, from_assignments, load
+from common.settings import TrainingSettings
 from common.training import evaluate, fit
 
 SETTINGS: TrainingSettings = load(
