@@ -11,6 +11,7 @@ from common.settings import Settings
 from server import strategies
 from server.baselines import check_baseline
 from server.console import Console
+from server.console.beginning import Beginning
 from server.storage.folders import newest_unfinished
 from server.storage.run_directory import RunDirectory
 from server.storage.settings import settings_layer
@@ -75,8 +76,16 @@ def opened(
             assert run.checkpoint is not None, "a resumed run has one"
             first_round = run.checkpoint.round + 1
         console.started(
-            *(run.path, address, settings.federation.rounds, settings.model.name, settings.run.engine),
-            *(first_round, settings.run.baseline, token),
+            Beginning(
+                run_dir=run.path,
+                address=address,
+                rounds=settings.federation.rounds,
+                model=settings.model.name,
+                engine=settings.run.engine,
+                first_round=first_round,
+                baseline=settings.run.baseline,
+                token=token,
+            )
         )
         for notice in run.notices:
             console.notice(notice)

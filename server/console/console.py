@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from server.console.beginning import Beginning
 from server.console.figures import printable
 from server.console.output import Output
 
@@ -30,21 +30,8 @@ class Console(ABC):
         self._errors = errors
 
     @abstractmethod
-    def started(
-        self,
-        run_dir: Path,
-        address: str | None,
-        rounds: int,
-        model: str,
-        engine: str,
-        first_round: int = 1,
-        baseline: str = "none",
-        token: str = "",
-    ) -> None:
-        """A run begins: ``rounds`` in all; ``address`` (HOST:PORT) is None where no link is served.
-
-        ``token`` lets nodes of other machines join ("" where they need none); a secret, shown here alone.
-        """
+    def started(self, run: Beginning) -> None:
+        """A run begins or goes on."""
 
     @abstractmethod
     def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from server.console.beginning import Beginning
 from server.console.console import Console
 from server.console.output import Output
 from server.report import Round, finite, metrics_record
@@ -24,29 +25,9 @@ class JsonConsole(Console):
         super().__init__(output, errors)
         self._waiting: tuple[int, ...] = ()
 
-    def started(
-        self,
-        run_dir: Path,
-        address: str | None,
-        rounds: int,
-        model: str,
-        engine: str,
-        first_round: int = 1,
-        baseline: str = "none",
-        token: str = "",
-    ) -> None:
+    def started(self, run: Beginning) -> None:
         """``run_dir, address, rounds, first_round, model, engine, baseline, token``."""
-        self._emit(
-            "started",
-            run_dir=str(run_dir),
-            address=address,
-            rounds=rounds,
-            first_round=first_round,
-            model=model,
-            engine=engine,
-            baseline=baseline,
-            token=token,
-        )
+        self._emit("started", **(asdict(run) | {"run_dir": str(run.run_dir)}))
 
     def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:
         """``num_nodes, num_wanted, shards_held, num_shards, seconds_left``, when one but the last changes."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.console import words
+from server.console.beginning import Beginning
 from server.console.console import Console
 from server.console.output import Output
 from server.report import Round, metrics_record
@@ -22,20 +22,10 @@ class PlainConsole(Console):
         super().__init__(output, errors)
         self._waiting: tuple[int, ...] = ()
 
-    def started(
-        self,
-        run_dir: Path,
-        address: str | None,
-        rounds: int,
-        model: str,
-        engine: str,
-        first_round: int = 1,
-        baseline: str = "none",
-        token: str = "",
-    ) -> None:
+    def started(self, run: Beginning) -> None:
         """Say what runs and how a node joins."""
-        self._output.line(words.started(run_dir.name, address, first_round, rounds, model, engine, baseline))
-        for where, command in words.node_commands(address, words.own_address(address), token) if address else ():
+        self._output.line(words.started(run))
+        for where, command in words.how_to_join(run):
             self._output.line(f"{where}: {command}")
 
     def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:

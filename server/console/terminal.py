@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from rich.console import Console as Terminal
@@ -15,6 +14,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from server.console import drawing, words
+from server.console.beginning import Beginning
 from server.console.console import Console
 from server.console.output import Output
 from server.report import Round, metrics_record
@@ -38,22 +38,12 @@ class RichConsole(Console):
         self._is_waiting = self._has_rounds = False
         self._training = drawing.Training()
 
-    def started(
-        self,
-        run_dir: Path,
-        address: str | None,
-        rounds: int,
-        model: str,
-        engine: str,
-        first_round: int = 1,
-        baseline: str = "none",
-        token: str = "",
-    ) -> None:
+    def started(self, run: Beginning) -> None:
         """What runs and how a node joins."""
-        head = Text(words.started(run_dir.name, address, first_round, rounds, model, engine, baseline))
-        head.stylize("bold", 0, len(f"Run {run_dir.name}"))
+        head = Text(words.started(run))
+        head.stylize("bold", 0, len(f"Run {run.run_dir.name}"))
         self._terminal.print(head, soft_wrap=True)
-        for where, command in words.node_commands(address, words.own_address(address), token) if address else ():
+        for where, command in words.how_to_join(run):
             line = Text.assemble((f"  {where + ':':<20}", "dim"), (command, "cyan"))
             self._terminal.print(line, soft_wrap=True)  # a command that is copied must not hold our line break
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from common.address import DEFAULT_PORT, join_address
 from server.announce import announced_addresses
+from server.console.beginning import Beginning
 from server.console.figures import clock, count, duration, loss, percent, printable, share
 from server.summary import Row, Summary
 
@@ -34,16 +35,22 @@ _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, no
 _HERE_ONLY = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-def started(
-    name: str, address: str | None, first_round: int, rounds: int, model: str, engine: str, baseline: str = "none"
-) -> str:
+def started(run: Beginning) -> str:
     """What runs, and where."""
+    first_round, rounds = run.first_round, run.rounds
     span = count(rounds, "round") if first_round == 1 else f"resumed at round {first_round} of {rounds}"
-    place = "simulated in this process" if engine == "link" else f"engine {engine}"
-    if baseline == "centralized":
+    place = "simulated in this process" if run.engine == "link" else f"engine {run.engine}"
+    if run.baseline == "centralized":
         place = "centralized on all training images"
-    alone = ", every node for itself" if baseline == "local-only" else ""
-    return f"Run {name}: {model}, {span}, {place if address is None else f'serving on {address}'}{alone}"
+    if run.address is not None:
+        place = f"serving on {run.address}"
+    alone = ", every node for itself" if run.baseline == "local-only" else ""
+    return f"Run {run.run_dir.name}: {run.model}, {span}, {place}{alone}"
+
+
+def how_to_join(run: Beginning) -> list[tuple[str, str]]:
+    """(where, command) of starting a node for a run; none where no link is served."""
+    return node_commands(run.address, own_address(run.address), run.token) if run.address else []
 
 
 def node_commands(address: str, own_address: str | None, token: str = "") -> list[tuple[str, str]]:

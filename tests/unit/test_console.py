@@ -16,6 +16,7 @@ from rich.console import Console as Terminal
 
 from common.training import Evaluation
 from server.console import Console, make_console, words
+from server.console.beginning import Beginning
 from server.console.figures import clock, duration, loss, percent, printable
 from server.console.output import Output
 from server.console.plain import PlainConsole
@@ -107,7 +108,7 @@ def test_a_server_on_loopback_cannot_be_reached_from_elsewhere() -> None:
 
 def test_plain_start() -> None:
     screen = Screen("plain")
-    screen.console.started(RUN, "127.0.0.1:8080", 10, "lenet5", "link")
+    screen.console.started(Beginning(RUN, "127.0.0.1:8080", 10, "lenet5", "link"))
     assert screen.lines == [
         "Run trial: lenet5, 10 rounds, serving on 127.0.0.1:8080",
         "Start a node here: python -m client --shard 0",
@@ -125,7 +126,7 @@ def test_plain_start() -> None:
 )
 def test_plain_start_without_a_link(engine: str, first_round: int, baseline: str, expected: str) -> None:
     screen = Screen("plain")
-    screen.console.started(RUN, None, 10, "lenet5", engine, first_round, baseline)
+    screen.console.started(Beginning(RUN, None, 10, "lenet5", engine, first_round, baseline))
     assert screen.lines == [expected]
 
 
@@ -268,7 +269,7 @@ def test_errors_go_to_standard_error(kind: str) -> None:
 def test_json_says_every_event() -> None:
     screen = Screen("json")
     console = screen.console
-    console.started(RUN, "0.0.0.0:8080", 2, "lenet5", "link")
+    console.started(Beginning(RUN, "0.0.0.0:8080", 2, "lenet5", "link"))
     console.waiting(1, 2, 1, 10, 60.0)
     console.waiting(1, 2, 1, 10, 59.0)
     console.joined("attic", 3, "192.168.1.7:51234")
@@ -387,7 +388,7 @@ def test_rich_gives_the_cursor_back() -> None:
 def test_rich_tells_a_whole_run() -> None:
     screen = Screen("rich")
     console = screen.console
-    console.started(RUN, "127.0.0.1:8080", 10, "lenet5", "link")
+    console.started(Beginning(RUN, "127.0.0.1:8080", 10, "lenet5", "link"))
     console.joined("attic", 3, "192.168.1.7:51234")
     console.notice("the disk is almost full")
     console.left("attic", "silent for 10 s")
