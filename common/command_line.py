@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from common import __version__
-from common.errors import FedgeError
+from common.errors import FedgeError, SettingsError
 
 if TYPE_CHECKING:
     from common.layers import Layer
@@ -63,15 +64,23 @@ def layers(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> "list[Lay
 
 
 def config_path(name: str) -> Path:
-    """A file, or the profile, recipe or strategy of that name in ``configs/`` and its folders."""
+    """A file, or the profile, recipe or strategy of that name in ``configs/`` and its folders.
+
+    Raises:
+        SettingsError: it is a bare name, and neither.
+    """
     from common.layers import CONFIGS
 
     path = Path(name)
-    if path.name == name and not path.exists():
-        for profile in (CONFIGS / folder / f"{name}.yaml" for folder in (".", "recipes", "strategies")):
-            if profile.exists():
-                return profile
-    return path
+    if path.name != name or path.suffix or path.exists():
+        return path
+    folders = (CONFIGS, CONFIGS / "recipes", CONFIGS / "strategies")
+    named = {profile.stem: profile for folder in folders for profile in sorted(folder.glob("*.yaml"))}
+    if name not in named:
+        near = difflib.get_close_matches(name, named, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(named)}"
+        raise SettingsError(f"--config {name} is neither a file nor a profile: {hint}")
+    return named[name]
 
 
 def run_command(main: Callable[[], int], prog: str) -> NoReturn:

@@ -72,9 +72,9 @@ class RunDirectory:
             self._held.enter_context(run_log(path / "run.log"))
         except OSError as error:
             self._held.close()
-            raise RunDirectoryError(
-                f"cannot write in run directory {path}: {error.strerror}; choose another folder with --out"
-            ) from None
+            is_begun = (path / checkpoints.LAST).exists()
+            cure = "mend that and resume again" if is_begun else "choose another folder with --out"
+            raise RunDirectoryError(f"cannot write in run directory {path}: {error.strerror}; {cure}") from None
 
     @classmethod
     def create(cls, out: Path, name: str, settings: Settings, now: datetime | None = None) -> Self:

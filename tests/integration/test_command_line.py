@@ -97,7 +97,11 @@ def test_wrong_flags_are_one_line_and_exit_code_2(
         (["--local-only", "--simulate", "3000"], "--local-only keeps the model of every node in its checkpoints"),
         (["--superlink", "host:8000"], "--superlink names a SuperLink, the engine is link: add --engine superlink"),
         (["--config", ""], "cannot read settings file .: Is a directory"),
-        (["--config", "no-such-profile"], "cannot read settings file no-such-profile: No such file or directory"),
+        (
+            ["--config", "no-such-profile"],
+            "--config no-such-profile is neither a file nor a profile: there are default, ",
+        ),
+        (["--config", "fedporx"], "--config fedporx is neither a file nor a profile: did you mean fedprox?"),
     ],
 )
 def test_a_server_with_wrong_settings_does_not_begin(
