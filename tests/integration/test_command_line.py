@@ -99,7 +99,7 @@ def test_wrong_flags_are_one_line_and_exit_code_2(
         (["--config", ""], "cannot read settings file .: Is a directory"),
         (
             ["--config", "no-such-profile"],
-            "--config no-such-profile is neither a file nor a profile: there are default, ",
+            "no-such-profile is neither a file nor a profile: there are default, ",
         ),
         (["--config", "fedporx"], "--config fedporx is neither a file nor a profile: did you mean fedprox?"),
     ],
