@@ -8,6 +8,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
 
 from client.app import app, watching
 from client.discovery import Place
@@ -47,6 +48,8 @@ class Node:
     tell: Callable[[str], None]  # a line for a person
     show_progress: Callable[[str], None]  # a passing line; '' clears it
     entrance: Entrance | None = None  # the way in with TLS; None = plaintext
+    app: ClientApp = app  # what answers tasks
+    opened: type[Link] = Link  # what carries them
     _last: tuple[tuple[str, str], pb.Update] | None = None  # the last finished task and its update
     _pause: float = FIRST_PAUSE_SECONDS
     _told: set[str] = field(default_factory=set)
@@ -80,7 +83,7 @@ class Node:
     def _join(self, place: Place) -> str | None:
         """Get in, serve; returns why the link ended, None if all is done."""
         membership = self._get_in(place)
-        with Link(place.host, place.port, self.hello, membership) as link:
+        with self.opened(place.host, place.port, self.hello, membership) as link:
             try:
                 ended = self._serve(link)
             except Stopped:
@@ -204,7 +207,7 @@ class Node:
         if self.own_data:
             node_config["data"] = self.own_data
         context = Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
-        return to_update(answer(app, message, context, let_through=(Stopped, _Dropped)), task.task)
+        return to_update(answer(self.app, message, context, let_through=(Stopped, _Dropped)), task.task)
 
     def _judged(self, verdict: pb.Verdict) -> None:
         reason = f": {verdict.reason[:300]}" if verdict.reason else ""
