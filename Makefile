@@ -22,6 +22,9 @@ test: $(VENV)/.development check  ## run all tests, with branch coverage of at l
 fuzz: $(VENV)/.development  ## feed the decoders 300,000 mutated messages (a few minutes)
 	@HOSTILE_MESSAGES=300000 $(RUN) -m pytest tests/property/test_hostile_bytes.py
 
+faults: $(VENV)/.development  ## run hundreds of seeded schedules of faults (a few minutes)
+	@$(RUN) -m tests.faults.network --schedules 300
+
 check: $(VENV)/.development  ## lint, formatting and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -62,4 +65,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test fuzz check format recipes strategies proto lock clean
+.PHONY: help setup demo test fuzz faults check format recipes strategies proto lock clean

@@ -1,0 +1,21 @@
+"""Rule: whatever the network does, a run ends, each task has one verdict, and the accepted updates make the model.
+
+More schedules: ``make faults``.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from tests.faults.network import books_of, table
+from tests.faults.network_faults import KINDS
+
+NUM_SCHEDULES = 20
+
+
+def test_seeded_schedules_of_network_faults(tmp_path: Path) -> None:
+    books = list(books_of(range(NUM_SCHEDULES), tmp_path))
+    assert {each.seed: each.problems for each in books if each.problems} == {}, "\n".join(table(books))
+    verdicts: Counter[str] = sum((each.verdicts for each in books), Counter())
+    assert sum(each.num_issued for each in books) == verdicts["accepted"] + verdicts["rejected"] + verdicts["expired"]
+    assert set(sum((each.faults for each in books), Counter())) == set(KINDS)
+    assert min(verdicts["accepted"], verdicts["expired"]) > NUM_SCHEDULES
