@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Message
 
 from common.errors import RunFailed
-from common.settings import load
+from common.layers import load
 from common.training import Evaluation
 from server import strategies
 from server.fleet import Fleet
