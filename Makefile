@@ -22,8 +22,9 @@ test: $(VENV)/.development check  ## run all tests, with branch coverage of at l
 fuzz: $(VENV)/.development  ## feed the decoders 300,000 mutated messages (a few minutes)
 	@HOSTILE_MESSAGES=300000 $(RUN) -m pytest tests/property/test_hostile_bytes.py
 
-faults: $(VENV)/.development  ## run hundreds of seeded schedules of faults (a few minutes)
+faults: $(VENV)/.development  ## run hundreds of seeded schedules of faults (ten minutes)
 	@$(RUN) -m tests.faults.network --schedules 300
+	@$(RUN) -m tests.faults.deadlines --rounds 1000
 
 check: $(VENV)/.development  ## lint, formatting and types
 	@$(RUN) -m ruff check .

@@ -17,6 +17,7 @@ KINDS = (
     "delay", "throttle", "task cut", "update cut", "half-open", "sent twice", "restart", "freeze", "straggle",
     "clock jump",
 )  # fmt: skip
+LATE_KINDS = ("vanish",) + 2 * ("straggle",) + ("update cut", "half-open")  # of those a deadline is for
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Schedule:
     num_nodes: int
     fraction: float
     over_selection: float
+    deadline_seconds: float
+    return_seconds: float  # that nodes which a fault has thrown out get to come back before the next round
     faults: Mapping[tuple[int, int], Fault]  # by (round, shard)
 
 
@@ -45,7 +48,19 @@ def draw(seed: int, num_rounds: int = 3, num_nodes: int = 4) -> Schedule:
     places = [(number, shard) for number in range(1, num_rounds + 1) for shard in range(num_nodes)]
     faults = {place: Fault(chance.choice(KINDS), chance.random()) for place in places if chance.random() < 0.5}
     fraction, over_selection = chance.choice([(1.0, 0.0), (1.0, 0.0), (0.75, 0.0), (0.5, 0.5)])
-    return Schedule(seed, num_rounds, num_nodes, fraction, over_selection, faults)
+    return Schedule(seed, num_rounds, num_nodes, fraction, over_selection, 1.0, 0.7, faults)
+
+
+def draw_late(seed: int, num_rounds: int, num_nodes: int, deadline_seconds: float) -> Schedule:
+    """A schedule against the deadline: a tenth of nodes vanishes, a fifth straggles, a fifth sends half an update."""
+    chance = random.Random(seed)
+    faults = {
+        (number, shard): Fault(kind, chance.random())
+        for number in range(1, num_rounds + 1)
+        for shard in range(num_nodes)
+        if (kind := chance.choice(LATE_KINDS)) and chance.random() < 0.1 * len(LATE_KINDS)
+    }
+    return Schedule(seed, num_rounds, num_nodes, 1.0, 0.0, deadline_seconds, 0.02, faults)
 
 
 class JumpingClock:
@@ -79,12 +94,10 @@ class JumpingClock:
 class Weathermaker:
     """Does to light nodes and their lines what a schedule says."""
 
-    def __init__(
-        self, schedule: Schedule, proxy: ChaosProxy, nodes: Sequence[LightNode], deadline_seconds: float
-    ) -> None:
+    def __init__(self, schedule: Schedule, proxy: ChaosProxy, nodes: Sequence[LightNode]) -> None:
         self._faults = schedule.faults
         self._proxy, self._nodes = proxy, nodes
-        self._deadline_seconds = deadline_seconds
+        self._deadline_seconds = schedule.deadline_seconds
         self._restarts: list[threading.Thread] = []
 
     def strike(self, round_number: int, clock: JumpingClock) -> None:
@@ -117,6 +130,9 @@ class Weathermaker:
                 self._proxy.set(node.name, Weather(num_bytes=int(PARCEL_BYTES * size)))
             case "half-open":
                 self._proxy.set(node.name, Weather(num_bytes=int(PARCEL_BYTES * size), then="swallow"))
+            case "vanish":  # while the task comes in, or in the middle of the fit; it is not back in this round
+                self._proxy.set(node.name, CLEAR, Weather(num_bytes=int(PARCEL_BYTES * 2 * size)), is_shut=True)
+                node.linger_seconds = self._deadline_seconds
             case "sent twice":
                 node.says_twice = True
             case "restart":
