@@ -1,7 +1,8 @@
 """Local training and evaluation: pure functions over a model and examples, no I/O."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -19,9 +20,10 @@ Prepare = Callable[[Tensor], Tensor]  # uint8 [N, 28, 28] -> float32 [N, 1, S, S
 class FitResult:
     """What one fit did."""
 
-    train_loss: float  # mean of the network's loss per example, over all epochs, before each step
+    train_loss: float  # mean of the network's loss per processed example, before each step
     num_examples: int  # examples in the shard
     num_steps: int
+    num_processed: int  # examples in these steps, each as often as it was in one
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def fit(
     watch: Callable[[float], None] = lambda _: None,
     optimizer: Optimizer | None = None,
     proximal_mu: float = 0.0,
+    max_steps: int = 0,
+    is_enough: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train ``model`` in place with local steps (McMahan et al. 2017, ClientUpdate).
 
@@ -60,6 +64,8 @@ def fit(
         optimizer: one of these settings over ``model``'s parameters that lives on from fit to fit; None: a new one.
         proximal_mu: >= 0, weight of half the squared distance from the global weights, which is added to the loss
             (FedProx, Li et al. 2020, equation 2); 0 = not.
+        max_steps: >= 0, how many steps are taken at most; 0 = all that the epochs have.
+        is_enough: asked after each step; True ends the fit with what is learned so far.
     """
     model.train()
     parameters = list(model.parameters())
@@ -67,20 +73,30 @@ def fit(
     origin = [parameter.detach().clone() for parameter in parameters] if proximal_mu else []
     num_examples = len(labels)
     num_steps = settings.local_epochs * -(-num_examples // settings.batch_size)
+    num_steps = min(num_steps, max_steps) if max_steps else num_steps
     loss_sum = torch.zeros(())
-    steps_done = 0
-    for epoch in range(settings.local_epochs):
+    num_processed = steps_done = 0
+    for epoch, batch in islice(_batches(num_examples, settings, generator), num_steps):
         optimizer.learning_rate = schedules.learning_rate(settings, round_number, epoch)
+        loss = model.loss(model(prepare(images[batch])), labels[batch])
+        gradients: Sequence[Tensor] = torch.autograd.grad(loss, parameters)
+        if proximal_mu:
+            gradients = _pulled(gradients, parameters, origin, proximal_mu)
+        optimizer.step(gradients)
+        loss_sum += loss.detach() * len(batch)  # the last batch is short: weight by examples
+        num_processed += len(batch)
+        steps_done += 1
+        watch(steps_done / num_steps)
+        if is_enough():
+            break
+    return FitResult(loss_sum.item() / num_processed, num_examples, steps_done, num_processed)
+
+
+def _batches(num_examples: int, settings: TrainingSettings, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
+    """(epoch, int64 indices) of every batch: each epoch goes through all examples once, in an order of its own."""
+    for epoch in range(settings.local_epochs):
         for batch in torch.randperm(num_examples, generator=generator).split(settings.batch_size):
-            loss = model.loss(model(prepare(images[batch])), labels[batch])
-            gradients: Sequence[Tensor] = torch.autograd.grad(loss, parameters)
-            if proximal_mu:
-                gradients = _pulled(gradients, parameters, origin, proximal_mu)
-            optimizer.step(gradients)
-            loss_sum += loss.detach() * len(batch)  # the last batch is short: weight by examples
-            steps_done += 1
-            watch(steps_done / num_steps)
-    return FitResult(loss_sum.item() / (settings.local_epochs * num_examples), num_examples, steps_done)
+            yield epoch, batch
 
 
 @torch.no_grad()

@@ -80,7 +80,29 @@ def test_fit_equals_a_plain_loop_with_torchs_own_optimizer() -> None:
         assert torch.equal(mine, other)
     assert result.num_examples == 10
     assert result.num_steps == 6
+    assert result.num_processed == 20
     assert result.train_loss == pytest.approx(sum(losses) / 20, rel=1e-6)
+
+
+@pytest.mark.parametrize(("max_steps", "num_processed"), [(1, 4), (3, 10), (4, 14), (6, 20), (9, 20)])
+def test_a_budget_of_steps_ends_a_fit_just_where_the_plain_loop_would_be(max_steps: int, num_processed: int) -> None:
+    """Ten examples in batches of 4, 4 and 2, twice."""
+    model, images, labels = toy()
+    stopped, watched = copy.deepcopy(model), []
+    result = fit(
+        model, images, labels, prepare, SETTINGS, 1, torch.Generator().manual_seed(5), watched.append,
+        max_steps=max_steps,
+    )  # fmt: skip
+    steps = iter(range(1, 7))
+    same = fit(
+        stopped, images, labels, prepare, SETTINGS, 1, torch.Generator().manual_seed(5),
+        is_enough=lambda: next(steps) == max_steps,
+    )  # fmt: skip
+    assert (result.num_steps, result.num_processed, result.num_examples) == (min(max_steps, 6), num_processed, 10)
+    assert result == same
+    assert watched[-1] == 1.0
+    for mine, other in zip(model.parameters(), stopped.parameters(), strict=True):
+        assert torch.equal(mine, other)
 
 
 def test_an_optimizer_that_lives_on_keeps_its_momentum_from_fit_to_fit() -> None:
