@@ -88,7 +88,8 @@ def test_fit_equals_a_plain_loop_with_torchs_own_optimizer() -> None:
 def test_a_budget_of_steps_ends_a_fit_just_where_the_plain_loop_would_be(max_steps: int, num_processed: int) -> None:
     """Ten examples in batches of 4, 4 and 2, twice."""
     model, images, labels = toy()
-    stopped, watched = copy.deepcopy(model), []
+    stopped = copy.deepcopy(model)
+    watched: list[float] = []
     result = fit(
         model, images, labels, prepare, SETTINGS, 1, torch.Generator().manual_seed(5), watched.append,
         max_steps=max_steps,
