@@ -10,9 +10,10 @@ from flwr.app import Message
 from client.link import Link
 from common import fleet_pb2 as pb
 from common.wire import to_update
-from server.fleet import OVERSIZE_BYTES, Fleet
+from server.fleet import Fleet
 from server.grids import ENOUGH, Answer, Node, Verdict
 from server.roster import node_id
+from server.streams import OVERSIZE_BYTES
 from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
 from tests.scripted_grid import task_message, toy_state, update_of
 

@@ -1,0 +1,83 @@
+"""One issued task: what is sent to its node, and what came of it."""
+
+import asyncio
+import time
+
+from flwr.app import Message
+
+from common import fleet_pb2 as pb
+from common.wire import from_update
+from server.grids import TRAIN, Answer
+
+Outcome = tuple[pb.Update, float, int] | str  # an update, when it came and its size in bytes; or why there is none
+
+
+class Assignment:
+    """Used from the link's thread alone, but for ``answer``."""
+
+    def __init__(self, task: str, message: Message, shared: bytes, deadline: float) -> None:
+        self.task = task
+        self.message = message
+        self.shared = shared  # the serialised task, less what is this node's own
+        self.deadline = deadline  # on time.monotonic()
+        self.issued_at = time.monotonic()
+        self.bytes_down = 0
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.forfeit: asyncio.TimerHandle | None = None
+
+    @property
+    def node_id(self) -> int:
+        """Whose task it is."""
+        return self.message.metadata.dst_node_id
+
+    @property
+    def is_training(self) -> bool:
+        """Whether an update is asked for; the other thing a node can do is to test the model."""
+        return self.message.metadata.message_type == TRAIN
+
+    @property
+    def is_updated(self) -> bool:
+        """Whether an update has come that is no error."""
+        if not self.outcome.done():
+            return False
+        outcome = self.outcome.result()
+        return not isinstance(outcome, str) and not outcome[0].error
+
+    @property
+    def is_forfeited(self) -> bool:
+        """Whether it has ended without an answer."""
+        return self.outcome.done() and isinstance(self.outcome.result(), str)
+
+    def parcel(self) -> bytes:
+        """The message to the node; protobuf merges concatenated messages, so the weights are encoded once."""
+        own = pb.Task(task=self.task, deadline_seconds=max(0.0, self.deadline - time.monotonic()))
+        parcel = self.shared + pb.ToNode(task=own).SerializeToString()
+        self.bytes_down += len(parcel)
+        return parcel
+
+    def end(self, outcome: Outcome) -> bool:
+        """Settle on an update or a reason, once; whether this was the first."""
+        if self.outcome.done():
+            return False
+        self.keep()
+        self.outcome.set_result(outcome)
+        return True
+
+    def forfeit_after(self, seconds: float, reason: str) -> None:
+        """A node that is gone keeps its task for a while: it may be back, with the update or to start again."""
+        text = f"{reason}, and it was not back within {seconds:g} s"
+        self.forfeit = asyncio.get_running_loop().call_later(seconds, self.end, text)
+
+    def keep(self) -> None:
+        """The node is back, or it no longer matters that it is not."""
+        if self.forfeit:
+            self.forfeit.cancel()
+
+    def answer(self) -> Answer:
+        """What it came to, once it has ended."""
+        outcome = self.outcome.result()
+        if isinstance(outcome, str):
+            return Answer(self.node_id, None, outcome, time.monotonic() - self.issued_at, self.bytes_down, 0)
+        update, arrived_at, size = outcome
+        reply = from_update(update, self.message)
+        return Answer(self.node_id, reply, "", arrived_at - self.issued_at, self.bytes_down, size)
