@@ -18,6 +18,7 @@ EXAMPLES = """\
   python -m server --rounds 10 --simulate 10   ten virtual nodes in this process, no network
   python -m server --rounds 10 --centralized   no nodes: one model on all training images, to compare with
   python -m server --resume                    go on with the newest unfinished run
+  python -m server --resume --name night       go on with that run, or begin it: the same command after every crash
   python -m server --config non-iid --set training.learning_rate=0.02
   python -m server token                       a join token for one node on another machine
   python -m server nodes                       who is enrolled

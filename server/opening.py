@@ -12,7 +12,7 @@ from server import strategies
 from server.baselines import check_baseline
 from server.console import Console
 from server.console.beginning import Beginning
-from server.storage.folders import newest_unfinished
+from server.storage.folders import is_begun, newest_unfinished
 from server.storage.run_directory import RunDirectory
 from server.storage.settings import settings_layer
 
@@ -41,14 +41,23 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
 
 
 def resumed_path(asked: str | None, given: Sequence[Layer]) -> Path | None:
-    """The run directory to go on with: None if nobody asked for one, the newest unfinished one for an empty name.
+    """The run directory to go on with; None = begin a new one.
+
+    An empty name asks for the run that ``--name`` names, which may have to begin yet (so that a supervisor can give
+    one command every time), and without a name for the newest unfinished one.
 
     Raises:
         RunDirectoryError: there is nothing to resume.
     """
     if asked is None:
         return None
-    return Path(asked).expanduser() if asked else newest_unfinished(Path(load(*given).run.out).expanduser())
+    if asked:
+        return Path(asked).expanduser()
+    run = load(*given).run
+    out = Path(run.out).expanduser()
+    if not run.name:
+        return newest_unfinished(out)
+    return out / run.name if is_begun(out / run.name) else None
 
 
 @contextmanager
@@ -73,8 +82,7 @@ def opened(
         first_round = 1
         if resumed:
             run.continue_with(settings)
-            assert run.checkpoint is not None, "a resumed run has one"
-            first_round = run.checkpoint.round + 1
+            first_round = run.checkpoint.round + 1 if run.checkpoint else 1
         console.started(
             Beginning(
                 run_dir=run.path,

@@ -38,12 +38,11 @@ from server.storage.durable import (
     to_json_lines,
     write_atomically,
 )
-from server.storage.folders import hold, make
+from server.storage.folders import LEDGER, LOG, METRICS, hold, is_begun, make, taken, was_never_saved
 from server.storage.log import run_log
 from server.storage.settings import FILE as SETTINGS
 from server.storage.settings import check_same, read_settings, write_settings
 
-METRICS, LEDGER = "metrics.jsonl", "ledger.jsonl"
 BEST, BEST_FACTS = "best.pt", "best.json"
 TENSORBOARD = "tensorboard"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -69,7 +68,7 @@ class RunDirectory:
         self._held = contextlib.ExitStack()
         try:
             self._held.callback(hold(path).release)
-            self._held.enter_context(run_log(path / "run.log"))
+            self._held.enter_context(run_log(path / LOG))
         except OSError as error:
             self._held.close()
             is_begun = (path / checkpoints.LAST).exists()
@@ -83,23 +82,24 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the name is taken, or the directory cannot be made.
         """
-        path = None
+        run = None
         try:
-            path = make(out, name, now or datetime.now().astimezone())
-            write_settings(path, settings)
-            sync_folder(out)
+            run = cls(make(out, name, now or datetime.now().astimezone()), settings)
+            run._settle(out)
         except OSError as error:
-            if path is not None:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+            if run is not None:
+                shutil.rmtree(run.path, ignore_errors=True)
+                run.close()
             raise RunDirectoryError(
                 f"cannot make a run directory in {out}: {error.strerror}; choose another folder with --out"
             ) from None
-        return cls(path, settings)
+        return run
 
     @classmethod
     def open_existing(cls, path: Path) -> Self:
         """Open a run to go on with it: unfinished business of a killed server is undone or completed.
+
+        One whose server was killed before round 0 was saved begins anew.
 
         Raises:
             RunDirectoryError: it is no run directory, in use, without a usable checkpoint, or cannot be written.
@@ -144,9 +144,9 @@ class RunDirectory:
             RunDirectoryError: the run is finished and no more rounds are asked for.
             RunFailed: ``settings.yaml`` cannot be written.
         """
-        last = self._last()
-        check_same(self.settings, settings, last.round)
-        if last.finished and settings.federation.rounds <= last.rounds_total:
+        last = self.checkpoint
+        check_same(self.settings, settings, last.round if last else 0)
+        if last and last.finished and settings.federation.rounds <= last.rounds_total:
             raise RunDirectoryError(
                 f"{self.path} is finished: {last.round} of {last.rounds_total} rounds are done,"
                 f" so there is nothing to resume; ask for more with --rounds"
@@ -268,8 +268,19 @@ class RunDirectory:
         }
         return json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n"
 
+    def _settle(self, out: Path) -> None:
+        """Make a new folder, which is locked, that of this run."""
+        if is_begun(self.path):  # by a server that was quicker
+            self.close()
+            raise taken(self.path)
+        remove_leftovers(self.path)
+        write_settings(self.path, self.settings)
+        sync_folder(out)
+
     def _recover(self) -> None:
         remove_leftovers(self.path)
+        if was_never_saved(self.path):
+            return
         self.checkpoint, notice = checkpoints.load_last(self.path)
         self._run_id = self.checkpoint.run_id
         if notice:

@@ -26,9 +26,9 @@ from common.training import Evaluation
 from server.report import NodeReport, Round
 from server.storage import run_directory
 from server.storage.durable import append, cut, read_json_lines, to_json_lines
-from server.storage.folders import newest_unfinished
+from server.storage.folders import make, newest_unfinished
 from server.storage.run_directory import RunDirectory
-from server.storage.settings import check_same, read_settings, settings_layer
+from server.storage.settings import check_same, read_settings, settings_layer, write_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAD = {"transform": "pad", "size": 32, "mean": 0.1307, "std": 0.3081}
@@ -216,9 +216,52 @@ def test_nothing_to_resume_is_a_sentence_that_names_the_folder(tmp_path: Path) -
     ):
         RunDirectory.open_existing(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    _run(tmp_path).close()  # was killed before round 0
+    with _run(tmp_path) as run:
+        run.begin(_state(0), Evaluation(2.3, 0.1))
+    (tmp_path / "a" / "last.pt").unlink()  # somebody's mistake: there is something to lose
     with pytest.raises(RunDirectoryError, match="a holds no checkpoint yet"):
         RunDirectory.open_existing(tmp_path / "a")
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"round": 0, "te', b'{"round": 0}\n'])
+def test_a_run_whose_server_was_killed_before_round_0_was_saved_begins_anew(tmp_path: Path, torn: bytes) -> None:
+    _run(tmp_path).close()
+    (tmp_path / "a" / "metrics.jsonl").write_bytes(torn)
+    (tmp_path / "a" / ".last.pt.99.tmp").write_bytes(b"half")
+    assert newest_unfinished(tmp_path) == tmp_path / "a"
+    with RunDirectory.open_existing(tmp_path / "a") as run:
+        run.continue_with(SETTINGS)
+        run.begin(_state(0), Evaluation(2.3, 0.1))
+        assert run.notices == []
+        assert [line["test_loss"] for line in run.metrics] == [2.3]
+    assert not (tmp_path / "a" / ".last.pt.99.tmp").exists()
+
+
+def test_a_folder_whose_server_was_killed_before_it_wrote_settings_is_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for leftover in (".settings.yaml.99.tmp", ".lock", "run.log"):
+        (folder / leftover).write_text("")
+    with _run(tmp_path) as run:
+        run.begin(_state(0), Evaluation(2.3, 0.1))
+        assert run.path == folder
+    assert not (folder / ".settings.yaml.99.tmp").exists()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("not ours")
+    with pytest.raises(RunDirectoryError, match="b exists and is never overwritten"):
+        _run(tmp_path, "b")
+
+
+def test_a_server_that_was_quicker_keeps_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_beside_another(out: Path, name: str, now: datetime) -> Path:
+        path = make(out, name, now)
+        write_settings(path, SETTINGS)  # the other server, between this one's folder and its lock
+        return path
+
+    monkeypatch.setattr(run_directory, "make", make_beside_another)
+    with pytest.raises(RunDirectoryError, match="a exists and is never overwritten"):
+        _run(tmp_path)
+    assert (tmp_path / "a" / "settings.yaml").exists()
 
 
 def test_bare_resume_takes_the_newest_unfinished_run(tmp_path: Path) -> None:
@@ -228,7 +271,10 @@ def test_bare_resume_takes_the_newest_unfinished_run(tmp_path: Path) -> None:
             if age == 0:
                 run.finish()
         os.utime(tmp_path / name / "last.pt", (1000 - age, 1000 - age))
-    _run(tmp_path, "without-a-checkpoint").close()
+    with _run(tmp_path, "begun-last-but-not-saved") as run:
+        assert newest_unfinished(tmp_path) == run.path
+        run.begin(_state(0), Evaluation(2.3, 0.1))
+        run.finish()
     assert newest_unfinished(tmp_path) == tmp_path / "newer"
     for name in ("newer", "older"):
         with RunDirectory.open_existing(tmp_path / name) as run:
