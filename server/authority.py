@@ -23,11 +23,11 @@ from filelock import FileLock
 from common.errors import UsageError
 from common.state import private_folder, state_dir, write_private
 from common.token import SERVER_NAME, fingerprint
+from server.clock import WRITTEN
 
 NODE_DAYS = 730  # a node's certificate; renewed on the link in the second half of them
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280, 4.1.2.5: no well-defined end
-_WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)  # no clock that is right shows less
 _PEM, _DER = serialization.Encoding.PEM, serialization.Encoding.DER
 
 
@@ -65,7 +65,7 @@ class Authority:
     def sign_node(self, name: str, public: ec.EllipticCurvePublicKey, now: datetime | None = None) -> bytes:
         """A certificate (DER) for the node of that name, for ``NODE_DAYS`` from ``now`` on."""
         # A Pi that serves before it knows the time must not issue what ends the moment it does.
-        begin = max(now or datetime.now(UTC), _WRITTEN)
+        begin = max(now or datetime.now(UTC), WRITTEN)
         end = begin + timedelta(days=NODE_DAYS)
         return self._sign(name, public, ExtendedKeyUsageOID.CLIENT_AUTH, end, []).public_bytes(_DER)
 

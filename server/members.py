@@ -23,6 +23,7 @@ from common.errors import UsageError
 from common.names import NAME
 from common.state import write_private
 from common.token import Token
+from server.clock import boot_id, uptime_seconds
 
 LOCAL_TOKEN = "local-token"  # noqa: S105  # the file's name; who can read this folder needs no other token
 TOKEN_HOURS = 24.0  # how long a join token lasts unless told otherwise
@@ -51,6 +52,8 @@ class IssuedToken(_Record):
     ends: float | None  # seconds since 1970 on the server's clock; None = never
     reusable: bool
     used_by: str = ""  # the key of the node that a one-time token was spent on
+    boot: str = ""  # until the machine starts again, the token ends by its uptime, whatever its clock is set to
+    ends_uptime: float = 0.0  # seconds
 
 
 class Member(_Record):
@@ -71,23 +74,33 @@ class _Content(_Record):
 class Members:
     """The members file of one authority; used from any thread."""
 
-    def __init__(self, folder: Path, fingerprint: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = uptime_seconds,
+        boot: Callable[[], str] = boot_id,
+    ) -> None:
         self._path = folder / "members.json"
         self._lock = FileLock(folder / "lock")
         self._fingerprint = fingerprint
-        self._clock = clock
+        self._clock, self._uptime, self._boot = clock, uptime, boot()
         self._seen: tuple[Any, _Content] = (None, _Content())
 
     def issue(self, hours: float, reusable: bool) -> Token:
         """A new token that lasts ``hours``, for one node or for any number."""
         secret = secrets.token_hex(16)
         with self._change() as content:
-            now = self._clock()
-            content.tokens = {k: t for k, t in content.tokens.items() if t.ends is None or t.ends > now}
+            content.tokens = {known: token for known, token in content.tokens.items() if not self._has_ended(token)}
             while len(content.tokens) >= MAX_TOKENS:
                 del content.tokens[next(known for known in content.tokens if known != _LOCAL)]
             content.tokens[secrets.token_hex(4)] = IssuedToken(
-                secret_sha256=_hash(secret), ends=now + 3600 * hours, reusable=reusable
+                secret_sha256=_hash(secret),
+                ends=self._clock() + 3600 * hours,
+                reusable=reusable,
+                boot=self._boot,
+                ends_uptime=self._uptime() + 3600 * hours,
             )
         return Token(self._fingerprint, secret)
 
@@ -110,7 +123,7 @@ class Members:
         hashed = _hash(secret)
         for known, token in self._content().tokens.items():
             if hmac.compare_digest(token.secret_sha256, hashed):
-                if token.ends is not None and token.ends <= self._clock():
+                if self._has_ended(token):
                     raise NotEnrolled("the join token has expired: python -m server token issues another")
                 return known
         raise NotEnrolled("the server does not know this join token: python -m server token issues another")
@@ -177,6 +190,13 @@ class Members:
     def nodes(self) -> dict[str, Member]:
         """All nodes, by name."""
         return dict(sorted(self._content().nodes.items()))
+
+    def _has_ended(self, token: IssuedToken) -> bool:
+        if token.ends is None:
+            return False
+        if token.boot and token.boot == self._boot:
+            return token.ends_uptime <= self._uptime()
+        return token.ends <= self._clock()
 
     def _content(self) -> _Content:
         """What the file says now; read again only when it was replaced."""

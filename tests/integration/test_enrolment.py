@@ -228,5 +228,5 @@ def test_a_certificate_that_has_ended_is_turned_down_and_replaced_with_a_token(f
 
 def ended_certificate(control: Control, name: str, public: ec.EllipticCurvePublicKey, begin: datetime) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.authority._WRITTEN", begin)
+        patch.setattr("server.authority.WRITTEN", begin)
         return control.authority.sign_node(name, public, begin)

@@ -87,7 +87,7 @@ def certified(control: Control, member: Membership, begin: datetime) -> Membersh
     """With a certificate that was issued then."""
     name, public = parse_request(member.request())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(authority_module, "_WRITTEN", begin)
+        patch.setattr(authority_module, "WRITTEN", begin)
         return member.granted(control.authority.sign_node(name, public, begin))
 
 
