@@ -25,6 +25,7 @@ fuzz: $(VENV)/.development  ## feed the decoders 300,000 mutated messages (a few
 faults: $(VENV)/.development  ## run hundreds of seeded schedules of faults (ten minutes)
 	@$(RUN) -m tests.faults.network --schedules 300
 	@$(RUN) -m tests.faults.deadlines --rounds 1000
+	@EVERY_FAULT=1 $(RUN) -m pytest tests/e2e/test_wrong_clocks.py
 
 check: $(VENV)/.development  ## lint, formatting and types
 	@$(RUN) -m ruff check .

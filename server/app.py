@@ -19,6 +19,7 @@ from common.records import task_config
 from common.training import Evaluation, evaluate
 from server import strategies
 from server.baselines import Centralized
+from server.clock import ClockWatch
 from server.console import Console, make_console
 from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
@@ -124,6 +125,8 @@ class Conductor:
         counters = self.run.checkpoint.counters if self.run.checkpoint else {}
         self._failed = counters.get("failed_rounds", 0)
         self._strikes = Strikes(settings.federation.max_strikes, counters)
+        self._clock = ClockWatch()
+        self._look_at_clock()
         first_step = self.run.checkpoint.round + 1 if self.run.checkpoint else 0
         self._tensorboard = TensorBoardWriter(self.run.tensorboard, first_step, self.console.notice)
         self._gallery = Gallery(
@@ -241,6 +244,7 @@ class Conductor:
         )
         self.console.round_done(done, done.number, evaluation, is_best, federation.rounds)
         self._gallery.show(done.number, evaluation, done)
+        self._look_at_clock()
         for name in aside:
             self.console.notice(f"{name} is set aside for the rest of the run: its updates were unusable")
         if self._failed >= federation.max_failed_rounds or (self._failed and self._all_are_aside()):
@@ -251,6 +255,11 @@ class Conductor:
             )
         if self.stop.requested and done.number < federation.rounds:
             raise Interrupted(f"round {done.number} is saved")
+
+    def _look_at_clock(self) -> None:
+        if warning := self._clock.look():
+            _LOG.warning("%s", warning)
+            self.console.notice(warning)
 
     def _all_are_aside(self) -> bool:
         """Whether nobody is left who could be asked; while a node is still to come back, a run waits for it."""

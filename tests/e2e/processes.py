@@ -154,11 +154,18 @@ class Federation:
         command = [sys.executable, "-m", "server", "--json", "--out", str(self.out), *arguments]
         return self.keep(Server(command, environment))
 
-    def serve(self, *arguments: str, settings: Sequence[str] = (), rounds: int = 4, clients: int = 2) -> Server:
+    def serve(
+        self,
+        *arguments: str,
+        settings: Sequence[str] = (),
+        rounds: int = 4,
+        clients: int = 2,
+        environment: dict[str, str] | None = None,
+    ) -> Server:
         """Start a server on a free port of loopback and wait until it listens."""
         server = self.server(
             *("--host", "127.0.0.1", "--port", str(free_port()), "--rounds", str(rounds), "--clients", str(clients)),
-            *as_flags(TINY), *as_flags(settings), *arguments,
+            *as_flags(TINY), *as_flags(settings), *arguments, environment=environment,
         )  # fmt: skip
         server.wait_event("started")
         return server
@@ -189,6 +196,14 @@ class Federation:
         """Kill what still runs."""
         for process in self._started:
             process.kill()
+
+
+def hold_round(server: Server, b: Process, after: int) -> None:
+    """Freeze node b when it has delivered in round ``after``, and wait for the next: it cannot end now."""
+    began = server.wait_event("round_started", round=after)
+    server.wait_event("delivered", since=server.after(began), node="b")
+    b.send(signal.SIGSTOP)
+    server.wait_event("round_started", round=after + 1)
 
 
 def as_flags(settings: Sequence[str]) -> list[str]:

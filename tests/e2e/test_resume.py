@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from server.stopping import TWICE_SECONDS
-from tests.e2e.processes import Federation, Process, Server
+from tests.e2e.processes import Federation, hold_round
 from tests.e2e.runs import assert_same_learning, rounds_of
 
 
@@ -92,11 +92,3 @@ def test_a_full_disk_and_a_damaged_checkpoint_cost_no_saved_round(federation: Fe
 
     assert second.exit_code() == 0, second
     assert_same_learning(run, simulated)
-
-
-def hold_round(server: Server, b: Process, after: int) -> None:
-    """Freeze node b when it has delivered in round ``after``, and wait for the next: it cannot end now."""
-    began = server.wait_event("round_started", round=after)
-    server.wait_event("delivered", since=server.after(began), node="b")
-    b.send(signal.SIGSTOP)
-    server.wait_event("round_started", round=after + 1)
