@@ -1,11 +1,9 @@
 """Who this node is: a name no other live client on this machine has, and the key that proves it is the same node."""
 
 import json
-import os
 import re
 import secrets
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +13,8 @@ from filelock import FileLock, Timeout
 
 from common.errors import UsageError
 from common.names import NAME
-from common.state import state_dir
+from common.replacing import forget_unfinished
+from common.state import state_dir, write_private
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _MAX_CLIENTS = 999  # clients with one default name on one machine
@@ -58,6 +57,7 @@ def claim(name: str | None, shard: int | str | None) -> Iterator[Identity]:
         raise UsageError(_unusable(folder, error)) from None
     try:
         try:
+            _forget_unfinished_keys(folder, taken)
             identity = _identity(folder, taken)
         except OSError as error:
             raise UsageError(_unusable(folder, error)) from None
@@ -127,17 +127,15 @@ def _key(text: bytes) -> str | None:
 
 def _make(path: Path, name: str) -> str:
     key = secrets.token_hex(16)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".key-")  # mode 0600 from the start
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"name": name, "key": key}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_private(path, json.dumps({"name": name, "key": key}).encode())
     return key
+
+
+def _forget_unfinished_keys(folder: Path, name: str) -> None:
+    """Of this node, in all files that may hold one; nobody else writes them while this process has the name."""
+    forget_unfinished(folder, f"{name}.json")
+    for known_server in folder.glob("*/"):
+        forget_unfinished(known_server, f"{name}.pem")
 
 
 def _unusable(folder: Path, error: OSError) -> str:

@@ -31,11 +31,14 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def forget_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in ``folder``; a writer still alive fails at its end.
+def forget_unfinished(folder: Path, name: str | None = None) -> None:
+    """Remove what killed writers of all files in ``folder``, or of the one called ``name``, left there.
+
+    A writer still alive fails at its end.
 
     Raises:
         OSError: the folder is read-only.
     """
     for part in folder.glob(f".*{_UNFINISHED}"):
-        part.unlink(missing_ok=True)
+        if name in (None, part.name[1:].rsplit(".", 2)[0]):
+            part.unlink(missing_ok=True)

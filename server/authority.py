@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from filelock import FileLock
 
 from common.errors import UsageError
+from common.replacing import forget_unfinished
 from common.state import private_folder, state_dir, write_private
 from common.token import SERVER_NAME, fingerprint
 from server.clock import WRITTEN
@@ -96,7 +97,8 @@ def open_authority() -> Authority:
     folder = state_dir() / "authority"
     try:
         path = private_folder(folder) / "ca.pem"
-        with FileLock(folder / "lock"):
+        with FileLock(folder / "lock"):  # whoever writes here holds it
+            forget_unfinished(folder)
             if not path.exists():
                 write_private(path, _new_authority())
         path.chmod(0o600)

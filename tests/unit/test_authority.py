@@ -38,6 +38,15 @@ def test_the_authority_is_made_once_and_only_its_owner_can_read_it(state: Path) 
     assert (state / "authority" / "ca.pem").stat().st_mode & 0o777 == 0o600
 
 
+def test_keys_that_a_killed_server_was_writing_are_removed(state: Path) -> None:
+    folder = state / "authority"
+    folder.mkdir(parents=True)
+    (folder / ".ca.pem.99.part").write_text("half a key")
+    (folder / ".members.json.99.part").write_text("half a list")
+    open_authority()
+    assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "lock"]
+
+
 def test_an_authority_that_was_opened_to_others_is_closed_again(state: Path) -> None:
     open_authority()
     (state / "authority").chmod(0o755)

@@ -46,6 +46,17 @@ def test_a_node_that_comes_back_has_the_same_name_and_key(state: Path) -> None:
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
+def test_keys_that_a_killed_client_was_writing_are_removed_and_no_others(state: Path) -> None:
+    folder = state / "nodes"
+    (folder / "ca").mkdir(parents=True)
+    unfinished = [folder / ".a.json.99.part", folder / "ca" / ".a.pem.99.part"]
+    others = [folder / ".b.json.99.part", folder / ".a.json.b.json.99.part", folder / "ca" / ".b.pem.99.part"]
+    for path in (*unfinished, *others):
+        path.write_text("half a key")
+    with claim("a", None):
+        assert [path for path in (*unfinished, *others) if path.exists()] == others
+
+
 def test_the_key_is_not_printed() -> None:
     with claim("pi", 0) as identity:
         assert identity.key not in repr(identity)
