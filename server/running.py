@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from flwr.serverapp import Grid
 
 from common import models
 from common.address import join_address, parse_address
-from common.errors import FedgeError, Interrupted, UsageError
+from common.errors import FedgeError, Interrupted, RunFailed, UsageError
 from common.layers import Layer, load
 from common.settings import Settings, as_yaml
 from common.wire import PROTOCOL_VERSION
@@ -25,6 +26,7 @@ from server.console import Console, make_console
 from server.engines.ray import ray_grid
 from server.engines.superlink import submit
 from server.fleet import Fleet
+from server.gathering import gather
 from server.members import TOKEN_HOURS
 from server.opening import opened, resolve, resumed_path
 from server.passport import Control
@@ -159,14 +161,23 @@ def _on_link(
                     ) as warning:
                         if warning:
                             console.notice(warning)
-                        _conduct(run, fleet, console, stop)
+                        _conduct_with_nodes(run, fleet, console, stop)
                 else:
-                    _conduct(run, fleet, console, stop)
+                    _conduct_with_nodes(run, fleet, console, stop)
             except FedgeError as error:
                 fleet.say_farewell(f"the run ended: {error}"[:300], run_done=False)
                 raise
             assert run.best is not None
             fleet.say_farewell(f"the run is done, best accuracy {run.best.accuracy:.2%}", run_done=True)
+
+
+def _conduct_with_nodes(run: RunDirectory, fleet: Fleet, console: Console, stop: StopRequest) -> None:
+    federation = run.settings.federation
+    if run.checkpoint and run.checkpoint.round >= federation.rounds:
+        # It was killed after its last round: nodes are on their way back, and have not heard that the run is done.
+        with suppress(RunFailed):
+            gather(fleet, federation.clients, federation.rejoin_seconds, lambda: stop.requested, lambda _: None)
+    _conduct(run, fleet, console, stop)
 
 
 def _conduct(run: RunDirectory, grid: Grid, console: Console, stop: StopRequest) -> None:
