@@ -1,0 +1,115 @@
+"""A server and two nodes that a nursery starts, and starts again when a fault has ended them."""
+
+import json
+import random
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.faults.injector import Fault
+from tests.faults.nursery import Nursery
+
+ROUNDS = 3
+PATIENCE_SECONDS = 120.0  # for a machine that is busy; nothing is measured by it
+# 100 images a shard and a small network: a round is over in a moment, and everything else is as always.
+SETTINGS = (
+    *("model.name=mlp", "data.num_shards=600", "federation.min_nodes=2", "link.announce=false"),
+    *("link.beat_seconds=0.1", "link.silence_seconds=5", "tensorboard.images_every=0"),
+)
+NODES = ("a", "b")
+
+
+class Federation:
+    """One run in a folder of its own; its state folder shares the unpacked MNIST of ``cache``."""
+
+    def __init__(self, nursery: Nursery, folder: Path, cache: Path, rounds: int = ROUNDS) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "state").mkdir(mode=0o700, parents=True)
+        (folder / "state" / "cache").symlink_to(cache)
+        self.folder = folder
+        self.run = folder / "runs" / "run"
+        self.pids: dict[str, int] = {}
+        self._nursery = nursery
+        self._rounds = rounds
+        self._port = free_ports()
+
+    def start(
+        self, who: str, fault: Fault | None = None, record: Path | None = None, kill_after_seconds: float | None = None
+    ) -> None:
+        """Start ``server`` or a node, with the same command every time."""
+        package = "server" if who == "server" else "client"
+        words = self._server_words() if who == "server" else self._client_words(who)
+        state = {"FEDGE_STATE_DIR": str(self.folder / "state")}
+        self.pids[who] = self._nursery.start(
+            package, words, self.folder / f"{who}.txt", state, fault, record, kill_after_seconds
+        )
+
+    def wait(self, who: str, seconds: float = PATIENCE_SECONDS) -> int | None:
+        """The exit code of one, None while it runs."""
+        code = self._nursery.wait(self.pids[who], seconds)
+        if code is not None:
+            del self.pids[who]
+        return code
+
+    def end(self) -> None:
+        """Kill what still runs."""
+        for who, pid in list(self.pids.items()):
+            kill(pid)
+            self.wait(who)
+
+    def said(self, who: str) -> str:
+        """All that it wrote to its terminal, over all its lives."""
+        path = self.folder / f"{who}.txt"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the server told as JSON; a line that a kill tore is none."""
+        found = []
+        for line in self.said("server").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return [event for event in found if isinstance(event, dict)]
+
+    def wait_for_event(self, kind: str, **values: object) -> None:
+        """Until the server has told it."""
+        wanted = {"event": kind} | values
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not any(wanted.items() <= event.items() for event in self.events()):
+            assert time.monotonic() < deadline, f"no {wanted} in {self.said('server')}"
+            time.sleep(0.02)
+
+    def _server_words(self) -> list[str]:
+        return [
+            *("--json", "--host", "127.0.0.1", "--port", str(self._port), "--rounds", str(self._rounds)),
+            *("--out", str(self.run.parent), "--name", self.run.name, "--resume"),
+            *(word for setting in SETTINGS for word in ("--set", setting)),
+        ]
+
+    def _client_words(self, name: str) -> list[str]:
+        shard = str(NODES.index(name))
+        return ["--once", "--shard", shard, "--name", name, "--server", f"127.0.0.1:{self._port}"]
+
+
+def free_ports() -> int:
+    """A port of loopback, free as the one after it is; not of those that the system gives to connections."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000, 2)
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def kill(pid: int) -> None:
+    """End a child of the nursery, which reaps it."""
+    import os
+    import signal
+
+    os.kill(pid, signal.SIGKILL)
