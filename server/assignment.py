@@ -1,7 +1,6 @@
 """One issued task: what is sent to its node, and what came of it."""
 
 import asyncio
-import time
 
 from flwr.app import Message
 
@@ -9,7 +8,7 @@ from common import fleet_pb2 as pb
 from common.wire import from_update
 from server.grids import TRAIN, Answer
 
-Outcome = tuple[pb.Update, float, int] | str  # an update, when it came and its size in bytes; or why there is none
+Outcome = tuple[pb.Update, int] | str  # an update and its size in bytes; or why there is none
 
 
 class Assignment:
@@ -19,10 +18,11 @@ class Assignment:
         self.task = task
         self.message = message
         self.shared = shared  # the serialised task, less what is this node's own
-        self.deadline = deadline  # on time.monotonic()
-        self.issued_at = time.monotonic()
+        self.deadline = deadline  # on the loop's clock, as all times here
+        self._loop = asyncio.get_running_loop()
+        self._issued_at = self._ended_at = self._loop.time()
         self.bytes_down = 0
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[Outcome] = self._loop.create_future()
         self.forfeit: asyncio.TimerHandle | None = None
 
     @property
@@ -50,7 +50,7 @@ class Assignment:
 
     def parcel(self) -> bytes:
         """The message to the node; protobuf merges concatenated messages, so the weights are encoded once."""
-        own = pb.Task(task=self.task, deadline_seconds=max(0.0, self.deadline - time.monotonic()))
+        own = pb.Task(task=self.task, deadline_seconds=max(0.0, self.deadline - self._loop.time()))
         parcel = self.shared + pb.ToNode(task=own).SerializeToString()
         self.bytes_down += len(parcel)
         return parcel
@@ -60,13 +60,14 @@ class Assignment:
         if self.outcome.done():
             return False
         self.keep()
+        self._ended_at = self._loop.time()
         self.outcome.set_result(outcome)
         return True
 
     def forfeit_after(self, seconds: float, reason: str) -> None:
         """A node that is gone keeps its task for a while: it may be back, with the update or to start again."""
         text = f"{reason}, and it was not back within {seconds:g} s"
-        self.forfeit = asyncio.get_running_loop().call_later(seconds, self.end, text)
+        self.forfeit = self._loop.call_later(seconds, self.end, text)
 
     def keep(self) -> None:
         """The node is back, or it no longer matters that it is not."""
@@ -75,9 +76,8 @@ class Assignment:
 
     def answer(self) -> Answer:
         """What it came to, once it has ended."""
-        outcome = self.outcome.result()
+        outcome, seconds = self.outcome.result(), self._ended_at - self._issued_at
         if isinstance(outcome, str):
-            return Answer(self.node_id, None, outcome, time.monotonic() - self.issued_at, self.bytes_down, 0)
-        update, arrived_at, size = outcome
-        reply = from_update(update, self.message)
-        return Answer(self.node_id, reply, "", arrived_at - self.issued_at, self.bytes_down, size)
+            return Answer(self.node_id, None, outcome, seconds, self.bytes_down, 0)
+        update, size = outcome
+        return Answer(self.node_id, from_update(update, self.message), "", seconds, self.bytes_down, size)

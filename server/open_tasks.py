@@ -1,7 +1,6 @@
 """The tasks of an exchange on the link: issued, issued again, taken in, cancelled; each ends with one answer."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 
 from flwr.app import Message
@@ -39,12 +38,13 @@ class OpenTasks:
             num_enough: how many updates end the exchange; 0 = all.
             reserve: messages that may be sent in the place of those to nodes that vanish; it is used up.
         """
-        deadline = time.monotonic() + deadline_seconds
+        clock = asyncio.get_running_loop().time  # monotonic
+        deadline = clock() + deadline_seconds
         shared: dict[int, bytes] = {}  # by the identity of the content, which messages share
         assignments = [self._issue(names, message, deadline, shared) for message in messages]
         waited_for, num_updates = {assignment.outcome: assignment for assignment in assignments}, 0
         needs_each = bool(num_enough or reserve)  # to wait for one after another costs more, with many nodes
-        while waited_for and (left := deadline - time.monotonic()) > 0:
+        while waited_for and (left := deadline - clock()) > 0:
             done, _ = await asyncio.wait(
                 waited_for, timeout=left, return_when="FIRST_COMPLETED" if needs_each else "ALL_COMPLETED"
             )
@@ -79,7 +79,7 @@ class OpenTasks:
         assignment = self._open.get(update.task)
         if assignment is None or assignment.node_id != node.node_id:
             return "this task is not open (any more)"
-        if assignment.end((update, time.monotonic(), size)):
+        if assignment.end((update, size)):
             return ""
         return "this task is not open (any more)" if assignment.is_forfeited else "an update for it is in already"
 

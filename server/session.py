@@ -1,7 +1,6 @@
 """One node's stream as the server sees it: what waits to be sent, and when the node was last heard."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +23,9 @@ class Session:
         self.said_farewell = False
         self._stream = stream
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._last_heard = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[str] = self._loop.create_future()
+        self._last_heard = self._loop.time()
         self._cancelled = ""  # a task the node was told to drop and has not dropped yet
 
     @property
@@ -36,7 +36,7 @@ class Session:
     @property
     def silent_seconds(self) -> float:
         """Time since the node was last heard."""
-        return time.monotonic() - self._last_heard
+        return self._loop.time() - self._last_heard
 
     @property
     def is_drained(self) -> bool:
@@ -87,7 +87,7 @@ class Session:
             raw: Any = await self._stream.read()
             if not isinstance(raw, bytes):
                 return "it closed its link"
-            self._last_heard = time.monotonic()
+            self._last_heard = self._loop.time()
             try:
                 message = pb.FromNode.FromString(raw)
             except DecodeError:

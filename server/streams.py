@@ -63,12 +63,12 @@ class Streams:
             self._link,
             control.authority if control else None,
             self._max_message_bytes + OVERSIZE_BYTES,
-            self._join,
+            self.join,
             control.enrolment.serve if control else None,
         )
         await doors.start()
         ready(doors.port, doors.enrol_port)
-        watches = [asyncio.create_task(self._pulse()), asyncio.create_task(self._shut_out_the_revoked())]
+        watches = [asyncio.create_task(self.pulse()), asyncio.create_task(self._shut_out_the_revoked())]
         await stopping.wait()
         for watch in watches:
             watch.cancel()
@@ -77,7 +77,7 @@ class Streams:
         await asyncio.sleep(0)  # let streams that have nothing left to say end by themselves
         await doors.stop(grace=2)
 
-    async def _pulse(self) -> None:
+    async def pulse(self) -> None:
         """Show every node that the server lives; end links whose node does not."""
         beat = pb.ToNode(beat=pb.Beat())
         while True:
@@ -95,7 +95,8 @@ class Streams:
                 if reason := self._control.revocation(session.node.name, session.key):
                     session.end(reason)
 
-    async def _join(self, _: Any, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+    async def join(self, _: Any, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+        """Handle a call of Join: one stream, from its hello to its end."""
         try:
             async with asyncio.timeout(self._link.silence_seconds):
                 hello = _hello(await stream.read())
