@@ -12,8 +12,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from common import fleet_pb2 as pb
+from common.arrays import to_ndarray
 from common.errors import WireError
-from common.records import UNREADABLE_CODE, error_reply, to_ndarray
+from common.records import UNREADABLE_CODE, error_reply
 
 PROTOCOL_VERSION = 2
 JOIN = "/fedge.v1.Fleet/Join"  # the link's one method, as gRPC addresses it

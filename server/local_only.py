@@ -11,9 +11,9 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from common import models
+from common.arrays import to_record, to_state
 from common.errors import RunDirectoryError, UsageError
 from common.models import State
-from common.records import to_record, to_state
 from common.settings import Settings
 from common.training import Evaluation
 from server.gathering import Cohort

@@ -7,9 +7,10 @@ from typing import Protocol
 from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import Strategy
 
+from common.arrays import to_record
 from common.errors import WireError
 from common.models import State
-from common.records import OWN_DATA, read_evaluation, to_record
+from common.records import OWN_DATA, read_evaluation
 from server import strategies
 from server.grids import Answer, Node, NodeGrid
 from server.report import NodeEvaluation

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
+from common.arrays import to_record
 from common.models import State
-from common.records import OWN_DATA, to_record
+from common.records import OWN_DATA
 from server import strategies
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from common.arrays import to_ndarray, to_state
 from common.errors import WireError
 from common.models import State, weights_sha256
-from common.records import OWN_DATA, UNREADABLE_CODE, to_ndarray, to_state
+from common.records import OWN_DATA, UNREADABLE_CODE
 from server.grids import UNKNOWN_SHARD, Node
 
 MIN_TO_COMPARE = 3  # of two updates, nobody can say which is the odd one

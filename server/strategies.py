@@ -14,9 +14,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
+from common.arrays import to_state
 from common.errors import RunDirectoryError, SettingsError
 from common.models import State
-from common.records import to_state
 from common.settings import Settings, StrategySettings
 from server.screening import Screened
 from server.storage.checkpoint import Plain

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from common.arrays import to_record
 from common.models import State
-from common.records import Update, identify, to_record, update_record
+from common.records import Update, identify, update_record
 from server.gathering import Cohort
 from server.grids import ENOUGH, Answer, Node, NodeGrid, Verdict
 

@@ -13,8 +13,9 @@ from client.discovery import Place
 from client.link import Link
 from client.node import Node, Stopped
 from common import fleet_pb2 as pb
+from common.arrays import to_state
 from common.models import State
-from common.records import Update, to_state, update_record
+from common.records import Update, update_record
 from common.streams import stream
 from tests.link_twins import hello
 

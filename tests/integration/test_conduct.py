@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (  # t
 )
 
 from common import models
+from common.arrays import to_state
 from common.errors import Interrupted, RunFailed
 from common.layers import load
 from common.models import State
-from common.records import to_state
 from common.settings import Settings
 from server.app import conduct
 from server.console import make_console

@@ -13,8 +13,9 @@ from client.discovery import Place
 from client.node import Stopped
 from common import fleet_pb2 as pb
 from common import mnist, models, shards
+from common.arrays import to_record
 from common.errors import RunFailed, UsageError
-from common.records import task_config, to_record
+from common.records import task_config
 from common.settings import Settings
 from server.fleet import Fleet
 from server.grids import Answer, Node, Verdict

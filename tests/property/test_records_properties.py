@@ -10,9 +10,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.arrays import to_ndarray, to_record, to_state
 from common.errors import WireError
 from common.layers import load
-from common.records import error_reply, read_task, task_config, to_ndarray, to_record, to_state
+from common.records import error_reply, read_task, task_config
 from tests.scripted_grid import task_message, toy_state
 
 STATES = st.dictionaries(

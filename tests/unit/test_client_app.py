@@ -11,9 +11,10 @@ from flwr.app import Context, Message, RecordDict
 
 from client.app import app, watching
 from common import mnist, models, shards
+from common.arrays import to_record
 from common.errors import FedgeError
 from common.layers import load
-from common.records import identify, read_evaluation, read_holding, task_config, to_record
+from common.records import identify, read_evaluation, read_holding, task_config
 
 identify(run_id=1, node_id=1)
 NO_SHARD = 'a node config needs partition-id=N, the number of a shard, or data="PATH", got '

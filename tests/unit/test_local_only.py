@@ -8,10 +8,10 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
+from common.arrays import to_state
 from common.errors import RunDirectoryError, UsageError
 from common.layers import load
 from common.models import State
-from common.records import to_state
 from common.training import Evaluation
 from server import local_only, strategies
 from server.baselines import check_baseline

@@ -7,9 +7,10 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from common.arrays import to_state
 from common.errors import WireError
 from common.layers import load
-from common.records import evaluation_record, read_evaluation, to_state
+from common.records import evaluation_record, read_evaluation
 from common.training import Evaluation
 from server import strategies
 from server.grids import Node

@@ -7,9 +7,9 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message
 
+from common.arrays import to_record, to_state
 from common.layers import load
 from common.models import State
-from common.records import to_record, to_state
 from server import strategies
 from server.grids import Node
 from server.rounds import Plan, rounds

@@ -9,11 +9,11 @@ import torch
 from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import Strategy
 
+from common.arrays import to_record, to_state
 from common.command_line import layers
 from common.errors import RunDirectoryError, SettingsError
 from common.layers import load
 from common.models import State
-from common.records import to_record, to_state
 from common.settings import Settings, StrategySettings
 from server import strategies
 from server.grids import Node
