@@ -1,0 +1,160 @@
+"""Rule: a round is over at its deadline, whatever its nodes do, and each of its tasks has the verdict that it earned.
+
+The server's own streams and tasks, in virtual time: nothing waits, nothing is due to chance.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import grpc
+from flwr.app import Message
+
+from common import fleet_pb2 as pb
+from common.wire import to_update
+from server.assignment import Assignment
+from server.relay import Listener
+from server.roster import Roster, node_id
+from server.streams import Streams
+from tests.faults.network_runs import Silent
+from tests.link_twins import MODEL_BYTES, hello, link_settings
+from tests.scripted_grid import task_message, toy_state, update_of
+from tests.virtual_time import in_virtual_time
+
+NUM_ROUNDS, NUM_NODES = 1000, 5
+DEADLINE, BEAT, SILENCE, REJOIN = 20.0, 4.0, 5.0, 8.0
+BEHAVIOURS = 5 * ["delivers"] + ["vanishes", "straggles", "straggles", "falls silent", "comes back"]
+UPDATE = to_update(Message(update_of(toy_state(1.0), 0), reply_to=task_message()), "")
+
+
+class Stream:
+    """A gRPC stream in memory, as the server sees it."""
+
+    def __init__(self, hear: Callable[[pb.ToNode], None]) -> None:
+        self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._hear = hear
+
+    def say(self, message: pb.FromNode) -> None:
+        self._said.put_nowait(message.SerializeToString())
+
+    def close(self) -> None:
+        self._said.put_nowait(None)
+
+    async def read(self) -> bytes | None:
+        return await self._said.get()
+
+    async def write(self, raw: bytes) -> None:
+        self._hear(pb.ToNode.FromString(raw))
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+
+@dataclass
+class VirtualNode:
+    """A node that does in each round what it is told; it shows that it lives unless it is silent."""
+
+    streams: Streams
+    shard: int
+    behaviour: str = "delivers"
+    seconds: float = 1.0  # until it delivers, or until something happens to it
+    is_silent: bool = False
+    verdicts: list[str] = field(default_factory=list)
+
+    def join(self) -> None:
+        self.stream, self.is_silent = Stream(self.hear), False
+        self.stream.say(pb.FromNode(hello=hello(f"n{self.shard}", shard=self.shard)))
+        context = cast("grpc.aio.ServicerContext[bytes, bytes]", self.stream)
+        self.serving = asyncio.ensure_future(self.streams.join(None, context))
+
+    def hear(self, message: pb.ToNode) -> None:
+        kind, later = message.WhichOneof("kind"), asyncio.get_running_loop().call_later
+        if kind == "task":
+            task = message.task.task
+            self.stream.say(pb.FromNode(progress=pb.Progress(task=task)))
+            match self.behaviour:
+                case "vanishes" | "comes back":
+                    later(self.seconds, self.stream.close)
+                    if self.behaviour == "comes back":  # in time, begins anew, and takes longer than it was waited for
+                        later(self.seconds + REJOIN / 2, self.join)
+                        self.behaviour, self.seconds = "delivers", REJOIN
+                case "falls silent":
+                    self.is_silent = True
+                case _:
+                    later(self.seconds, self.deliver, self.stream, task)
+        elif kind == "verdict":
+            self.verdicts.append(message.verdict.verdict)
+        elif kind == "beat" and not self.is_silent:
+            self.stream.say(pb.FromNode(progress=pb.Progress(task="")))
+
+    def deliver(self, stream: Stream, task: str) -> None:
+        UPDATE.task = task
+        stream.say(pb.FromNode(update=UPDATE))
+
+
+def plan_for(node: VirtualNode, chance: random.Random) -> str:
+    """Decide what the node does in the next round; returns how its task must end, as its answer says it."""
+    node.behaviour = chance.choice(BEHAVIOURS)
+    bounds = {"delivers": (0.0, DEADLINE), "straggles": (DEADLINE, 2 * DEADLINE), "comes back": (0.0, DEADLINE / 3)}
+    node.seconds = chance.uniform(*bounds.get(node.behaviour, (0.0, DEADLINE - REJOIN)))
+    late = f"no update within {DEADLINE:g} s"
+    gone = f"it closed its link, and it was not back within {REJOIN:g} s"
+    silent = f"silent for {SILENCE:g} s, and it was not back within {REJOIN:g} s"
+    return {"straggles": late, "vanishes": gone, "falls silent": silent}.get(node.behaviour, "")
+
+
+async def a_thousand_rounds() -> tuple[Counter[str], float]:
+    """Returns the answers by reason, and the longest round in seconds."""
+    settings = link_settings(
+        link_beat_seconds=BEAT,
+        link_silence_seconds=SILENCE,
+        federation_rejoin_seconds=REJOIN,
+        data_num_shards=NUM_NODES,
+    )
+    listener: Listener = Silent()
+    streams = Streams(settings, Roster(NUM_NODES, 1), MODEL_BYTES, listener, None, lambda: None)
+    pulse = asyncio.ensure_future(streams.pulse())
+    nodes = [VirtualNode(streams, shard) for shard in range(NUM_NODES)]
+    chance, loop = random.Random(6), asyncio.get_running_loop()
+    reasons: Counter[str] = Counter()
+    content, longest = task_message(state=toy_state(1.0)).content, 0.0
+    for number in range(1, NUM_ROUNDS + 1):
+        expected = {node_id(f"n{node.shard}"): plan_for(node, chance) for node in nodes}
+        for node in nodes:
+            if node_id(f"n{node.shard}") not in streams.sessions:
+                node.join()
+        await asyncio.sleep(BEAT)  # all are joined
+        messages = [Message(content, each, "train") for each in expected]
+        names = {each: f"run/{number}/{each}" for each in expected}
+        begin = loop.time()
+        ended = await streams.tasks.exchange(names, messages, DEADLINE, 0, [])
+        longest = max(longest, loop.time() - begin)
+        answers = {each.node_id: _reason(each) for each in ended}
+        assert answers == expected
+        assert len(ended) == NUM_NODES
+        reasons.update(answers.values())
+        await asyncio.sleep(DEADLINE)  # what stragglers bring later belongs to no other round
+    told = [verdict for node in nodes for verdict in node.verdicts]
+    assert set(told) == {"expired"}
+    for task in (pulse, *(node.serving for node in nodes)):
+        task.cancel()
+    await asyncio.gather(pulse, *(node.serving for node in nodes), return_exceptions=True)
+    return reasons, longest
+
+
+def _reason(assignment: Assignment) -> str:
+    """Why there is no update, '' if there is one."""
+    outcome = assignment.outcome.result()
+    return outcome if isinstance(outcome, str) else ""
+
+
+def test_no_round_of_a_thousand_outlasts_its_deadline() -> None:
+    """Half of the nodes deliver; a tenth vanishes, a fifth straggles, a tenth falls silent, a tenth comes back."""
+    reasons, longest = in_virtual_time(a_thousand_rounds())
+    assert longest <= DEADLINE + 1e-6
+    assert reasons.total() == NUM_ROUNDS * NUM_NODES
+    assert min(reasons.values()) > 400
+    assert reasons[""] > 2900
