@@ -278,7 +278,8 @@ class RunDirectory:
         sync_folder(out)
 
     def _recover(self) -> None:
-        remove_leftovers(self.path)
+        for folder in (self.path, self.tensorboard):
+            remove_leftovers(folder)
         if was_never_saved(self.path):
             return
         self.checkpoint, notice = checkpoints.load_last(self.path)

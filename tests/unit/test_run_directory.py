@@ -392,9 +392,12 @@ def test_a_log_that_lost_whole_rounds_is_said_and_goes_on(tmp_path: Path) -> Non
 def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:
     with _run(tmp_path) as run:
         run.begin(_state(0), Evaluation(2.3, 0.1))
-    (tmp_path / "a" / ".last.pt.4711.tmp").write_bytes(b"half of a")
+        run.tensorboard.mkdir()
+    leftovers = [run.path / ".last.pt.4711.tmp", run.tensorboard / ".events.out.tfevents.1.pi.4711.0.end.4711.tmp"]
+    for path in leftovers:
+        path.write_bytes(b"half of a")
     RunDirectory.open_existing(tmp_path / "a").close()
-    assert not (tmp_path / "a" / ".last.pt.4711.tmp").exists()
+    assert [path for path in leftovers if path.exists()] == []
 
 
 @given(st.data())
