@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.errors import UsageError
 from common.names import NAME
 from common.state import write_private
-from common.token import Token
+from common.token import Token, parse_token
 from server.clock import boot_id, uptime_seconds
 
 LOCAL_TOKEN = "local-token"  # noqa: S105  # the file's name; who can read this folder needs no other token
@@ -109,7 +109,8 @@ class Members:
         path = self._path.with_name(LOCAL_TOKEN)
         secret = secrets.token_hex(16)
         with self._change() as content:
-            if path.exists() and _LOCAL in content.tokens:
+            kept = content.tokens.get(_LOCAL)
+            if kept and kept.secret_sha256 == _hash(_secret_in(path)):
                 return
             content.tokens[_LOCAL] = IssuedToken(secret_sha256=_hash(secret), ends=None, reusable=True)
             write_private(path, f"{Token(self._fingerprint, secret)}\n".encode())
@@ -225,6 +226,14 @@ class Members:
             content = self._read()
             yield content
             write_private(self._path, json.dumps(content.model_dump(), indent=1).encode())
+
+
+def _secret_in(path: Path) -> str:
+    """That of a token in a file; '' if there is none (any more: damaged counts as none)."""
+    try:
+        return parse_token(path.read_text(encoding="utf-8"), "").secret
+    except (FileNotFoundError, UnicodeDecodeError, UsageError):
+        return ""
 
 
 def _hash(secret: str) -> str:
