@@ -14,8 +14,10 @@ from cryptography.x509.oid import NameOID
 
 from common.errors import UsageError
 from common.state import private_folder, state_dir, write_private
+from common.token import fingerprint
 
 _PEM, _DER = serialization.Encoding.PEM, serialization.Encoding.DER
+_UNREADABLE = (OSError, ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 
 @dataclass(frozen=True)
@@ -64,27 +66,29 @@ class Membership:
 
 
 def make_membership(name: str, authority: bytes) -> Membership:
-    """A new key for the server with this CA certificate (DER)."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    pem = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return Membership(name, ssl.DER_cert_to_PEM_cert(authority).encode(), pem)
+    """For the server with this CA certificate (DER): a new key, or that of a file which is damaged after it.
+
+    The server knows the node by its key, and gives its name to no other.
+    """
+    try:
+        key = _key(_path(name, fingerprint(authority)).read_bytes())
+    except _UNREADABLE:
+        key = ec.generate_private_key(ec.SECP256R1())
+    return Membership(name, ssl.DER_cert_to_PEM_cert(authority).encode(), _key_pem(key))
 
 
 def load_membership(name: str, fingerprint: str) -> Membership | None:
     """The node's membership with the server of that CA, None if it has none (any more: damaged counts as none)."""
     try:
         content = _path(name, fingerprint).read_bytes()
-        key = serialization.load_pem_private_key(content, password=None)
+        key = _key(content)
         authority, *own = x509.load_pem_x509_certificates(content)
         if any(found.public_key() != key.public_key() for found in own):
             return None  # gRPC would end the whole process over it
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except _UNREADABLE:
         return None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        return None
-    pem = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     granted = b"".join(found.public_bytes(_PEM) for found in own)
-    known = Membership(name, authority.public_bytes(_PEM), pem, granted)
+    known = Membership(name, authority.public_bytes(_PEM), _key_pem(key), granted)
     return known if known.fingerprint == fingerprint else None
 
 
@@ -114,3 +118,14 @@ def is_enrolled_somewhere(name: str, fingerprint: str = "") -> bool:
 
 def _path(name: str, fingerprint: str) -> Path:
     return state_dir() / "nodes" / fingerprint[:32] / f"{name}.pem"
+
+
+def _key(content: bytes) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(content, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("a node's key is on a curve")
+    return key
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
