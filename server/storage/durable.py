@@ -73,9 +73,9 @@ def append(path: Path, offset: int, data: bytes) -> int:
 
 
 def cut(path: Path, offset: int) -> int:
-    """Cut the log ``path`` back to ``offset`` bytes; one that is shorter, to its last whole line. Returns its size."""
+    """Cut the log ``path`` back to ``offset`` bytes, and to the whole lines among these. Returns its size."""
     data = path.read_bytes() if path.exists() else b""
-    end = offset if len(data) >= offset else data.rfind(b"\n") + 1
+    end = sum(map(len, _whole_lines(data[:offset])))
     if len(data) > end:
         with path.open("r+b") as file:
             file.truncate(end)
@@ -90,14 +90,7 @@ def to_json_lines(records: Iterable[dict[str, Any]]) -> bytes:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a log up to a torn tail, if there is one; none if there is no file."""
-    records: list[dict[str, Any]] = []
-    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except ValueError:  # after a power cut the tail may also be a run of zeros
-            break
-    return records
+    return [json.loads(line) for line in _whole_lines(path.read_bytes() if path.exists() else b"")]
 
 
 def sync_folder(folder: Path) -> None:
@@ -113,6 +106,18 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of a process that was killed while it wrote."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def _whole_lines(data: bytes) -> Iterator[bytes]:
+    """The lines of a log, each with its end, up to the first that is torn."""
+    for line in data.splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError:  # after a power cut the tail may also be a run of zeros
+            return
+        if not line.endswith(b"\n"):
+            return
+        yield line
 
 
 def _temporary(path: Path) -> Path:
