@@ -34,12 +34,18 @@ def settings_layer(folder: Path) -> Layer:
     """The settings of the run in ``folder``, to put flags on top of.
 
     Raises:
-        RunDirectoryError: the file is missing.
+        RunDirectoryError: the file is missing, or its end is: settings that are not there would be the defaults.
         SettingsError: it is no YAML.
     """
-    if not (folder / FILE).is_file():
+    path = folder / FILE
+    if not path.is_file():
         raise RunDirectoryError(f"nothing to resume: {folder} is not a run directory (no {FILE} in it)")
-    return from_file(folder / FILE)
+    layer = from_file(path)
+    if f"\n  {PACKAGES[-1]}: " not in path.read_text(encoding="utf-8"):
+        raise RunDirectoryError(
+            f"{path} is cut short: it must end with the versions of {', '.join(PACKAGES)}; restore it from a backup"
+        )
+    return layer
 
 
 def read_settings(folder: Path) -> Settings:
