@@ -74,13 +74,15 @@ def train(message: Message, context: Context) -> Message:
     prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
     generator = stream(settings.seed, task.round_number, shard)
     start = time.monotonic()
+    end = start + task.max_seconds
     result = fit(
         model, images, labels, prepare, settings.training, task.round_number, generator, watching.get(),
-        proximal_mu=task.proximal_mu,
+        proximal_mu=task.proximal_mu, max_steps=task.max_steps,
+        is_enough=lambda: bool(task.max_seconds) and time.monotonic() >= end,
     )  # fmt: skip
     update = Update(
         state=copy_state(model),
-        num_examples=result.num_examples,
+        num_examples=result.num_processed if task.is_boxed else result.num_examples,
         train_loss=result.train_loss,
         shard=shard,
         fit_seconds=time.monotonic() - start,

@@ -1,12 +1,12 @@
 """Tasks and updates as Flower records, the same on every engine.
 
-A task is ``{"arrays": ArrayRecord, "config": ConfigRecord}``, an update is ``{"arrays":
-ArrayRecord, "metrics": MetricRecord}``. How they become bytes of the link: ``common.wire``. What
-comes in is bounded and typed; whether its content is usable is for ``server.screening``.
+A task is ``{"arrays": ArrayRecord, "config": ConfigRecord}``, and ``"own": ConfigRecord`` where one node's differs
+from the others'; an update is ``{"arrays": ArrayRecord, "metrics": MetricRecord}``. How they become bytes of the link:
+``common.wire``. What comes in is bounded and typed; whether its content is usable is for ``server.screening``.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -20,6 +20,8 @@ from common.settings import DataSettings, ModelSettings, PreprocessingSettings, 
 CLIENT_ERROR_CODE = 1  # flwr.app.Error: "an exception in the ClientApp"
 UNREADABLE_CODE = 100  # ours: an update came that is none
 OWN_DATA = -1  # the shard number of a node that trains on its own data
+OWN = "own"  # the record of a task with configuration that is for one node alone
+MAX_STEPS, MAX_SECONDS = "max-steps", "max-seconds"  # what may be in it: see ``Task``
 
 
 class TaskSettings(BaseModel):
@@ -43,6 +45,13 @@ class Task:
     settings: TaskSettings
     shard_digests: tuple[str, ...]  # of every shard's index list, by number
     proximal_mu: float = 0.0  # FedProx's; 0 for all other strategies
+    max_steps: int = 0  # the node's budget; 0 = none
+    max_seconds: float = 0.0  # in place of a budget: how long a fit may take by the node's own clock; 0 = any time
+
+    @property
+    def is_boxed(self) -> bool:
+        """Whether the node may have to stop early: its update then weighs as much as it really processed."""
+        return bool(self.max_steps or self.max_seconds)
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def read_task(content: RecordDict) -> Task:
         WireError: a part is missing or not of its type.
     """
     try:
-        config = content.config_records["config"]
+        config = {**content.config_records["config"], **content.config_records.get(OWN, {})}
         arrays = content.array_records["arrays"]
         round_number, text, digests = config["server-round"], config["settings"], config["shard-digests"]
     except KeyError as error:
@@ -94,10 +103,26 @@ def read_task(content: RecordDict) -> Task:
         settings = TaskSettings.model_validate_json(text)
     except ValidationError as error:
         raise WireError(f"the task's settings: {error.errors(include_url=False)[0]['msg']}") from None
-    proximal_mu = config.get("proximal-mu", 0.0)  # as Flower's FedProx says it
-    if not isinstance(proximal_mu, float) or not 0 <= proximal_mu < math.inf:
-        raise WireError(f"the task's proximal-mu must be a number of at least 0, got {proximal_mu!r:.40}")
-    return Task(round_number, to_state(arrays), settings, tuple(str(digest) for digest in digests), proximal_mu)
+    max_steps = config.get(MAX_STEPS, 0)
+    if type(max_steps) is not int or max_steps < 0:
+        raise WireError(f"the task's {MAX_STEPS} must be a whole number of at least 0, got {max_steps!r:.40}")
+    return Task(
+        round_number,
+        to_state(arrays),
+        settings,
+        tuple(str(digest) for digest in digests),
+        _amount(config, "proximal-mu"),  # as Flower's FedProx says it
+        max_steps,
+        _amount(config, MAX_SECONDS),
+    )
+
+
+def _amount(config: Mapping[str, object], key: str) -> float:
+    """A number of at least 0, which it is without one."""
+    value = config.get(key, 0.0)
+    if not isinstance(value, float) or not 0 <= value < math.inf:
+        raise WireError(f"the task's {key} must be a number of at least 0, got {value!r:.40}")
+    return value
 
 
 def update_record(update: Update) -> RecordDict:

@@ -105,10 +105,20 @@ class FederationSettings(_Section):
     min_nodes: PositiveInt
     wait_seconds: PositiveFloat
     round_deadline_seconds: PositiveFloat
+    time_box_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     rejoin_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_failed_rounds: PositiveInt
     max_strikes: Annotated[int, Field(ge=0)]
     max_own_examples: PositiveInt
+
+    @model_validator(mode="after")
+    def _box_before_deadline(self) -> Self:
+        if self.time_box_seconds >= self.round_deadline_seconds:
+            raise ValueError(
+                f"time_box_seconds must be less than round_deadline_seconds ({self.round_deadline_seconds:g}),"
+                f" got {self.time_box_seconds:g}"
+            )
+        return self
 
 
 class LinkSettings(_Section):

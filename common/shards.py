@@ -64,6 +64,11 @@ def check_shard(number: int, num_shards: int) -> None:
         raise UsageError(f"shard {number} does not exist: the training set is divided into {shards}")
 
 
+def num_held_out(num_samples: int, share: float) -> int:
+    """How many of a node's samples (1..) it holds out, for a share of 0..0.5: see ``hold_out``."""
+    return min(max(round(share * num_samples), 1), num_samples - 1) if share else 0
+
+
 def hold_out(num_samples: int, share: float, seed: int, shard: int) -> tuple[Indices, Indices]:
     """Divide a node's samples into those it trains on and those it only tests on, the same in every round.
 
@@ -76,7 +81,7 @@ def hold_out(num_samples: int, share: float, seed: int, shard: int) -> tuple[Ind
     Returns:
         Ascending int64 indices into the node's samples: the first list is never empty.
     """
-    size = min(max(round(share * num_samples), 1), num_samples - 1) if share else 0
+    size = num_held_out(num_samples, share)
     chance = np.random.RandomState([seed, shard + 1])
     held = np.zeros(num_samples, dtype=bool)
     held[chance.permutation(num_samples)[:size]] = True

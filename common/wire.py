@@ -14,9 +14,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from common import fleet_pb2 as pb
 from common.arrays import to_ndarray
 from common.errors import WireError
-from common.records import UNREADABLE_CODE, error_reply
+from common.records import OWN, UNREADABLE_CODE, error_reply
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 JOIN = "/fedge.v1.Fleet/Join"  # the link's one method, as gRPC addresses it
 ENROL = "/fedge.v1.Enrolment/Enrol"
 MAX_HELLO_BYTES = 16 * 1024  # and the most that an enrolment may hold
@@ -82,6 +82,17 @@ def to_task(message: Message) -> pb.Task:
     weights = pack(message.content.array_records["arrays"])
     config = to_values(message.content.config_records["config"])
     return pb.Task(weights=weights, config=config, type=message.metadata.message_type)
+
+
+def own_config(message: Message) -> dict[str, pb.Value]:
+    """What ``to_task`` leaves out; protobuf merges it with the rest of the task, bytes behind bytes."""
+    return to_values(message.content.config_records.get(OWN, {}))
+
+
+def shared_parts(message: Message) -> tuple[int, int]:
+    """The identities of what ``to_task`` packs: tasks that share these objects need be packed only once."""
+    content = message.content
+    return id(content.array_records["arrays"]), id(content.config_records["config"])
 
 
 def from_task(task: pb.Task, node_id: int) -> Message:

@@ -38,6 +38,7 @@ from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter
 from server.strikes import Strikes
 from server.summary import Row, Summary
+from server.time_boxes import TimeBoxes
 
 _LOG = logging.getLogger(__name__)
 
@@ -127,6 +128,9 @@ class Conductor:
         self._strikes = Strikes(settings.federation.max_strikes, counters)
         self._clock = ClockWatch()
         self._look_at_clock()
+        sizes = [len(part) for part in parts]
+        seconds = settings.federation.time_box_seconds
+        self._boxes = TimeBoxes(seconds, settings.training, sizes, counters) if seconds else None
         first_step = self.run.checkpoint.round + 1 if self.run.checkpoint else 0
         self._tensorboard = TensorBoardWriter(self.run.tensorboard, first_step, self.console.notice)
         self._gallery = Gallery(
@@ -162,7 +166,11 @@ class Conductor:
             run=self.run.run_id,
             strategy=strategy,
             screen=Screen(
-                [len(part) for part in parts], settings.federation.max_own_examples, settings.strategy.max_norm_ratio
+                [len(part) for part in parts],
+                settings.federation.max_own_examples,
+                settings.strategy.max_norm_ratio,
+                settings.training.local_epochs if self._boxes else 1,
+                settings.data.holdout,
             ),
             config=task_config(settings, self.run.run_id, tuple(shards.digest(part) for part in parts)),
             deadline_seconds=settings.federation.round_deadline_seconds,
@@ -171,6 +179,7 @@ class Conductor:
             min_report_fraction=settings.federation.min_report_fraction,
             replace_lost=settings.federation.replace_lost,
             admits=self._strikes.admits,
+            boxes=self._boxes,
         )
         if settings.run.baseline == "local-only":
             start = models.initial_state(settings.model.name, settings.run.seed)
@@ -230,6 +239,7 @@ class Conductor:
         evaluation = self._evaluate(done.state, with_answers=True)
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
         counters = {"failed_rounds": self._failed} | self._strikes.counters
+        counters |= self._boxes.counters if self._boxes else {}
         is_best = self.run.commit(done, evaluation, self._memory(), counters=counters)
         _LOG.info(
             "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",

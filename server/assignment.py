@@ -5,7 +5,7 @@ import asyncio
 from flwr.app import Message
 
 from common import fleet_pb2 as pb
-from common.wire import from_update
+from common.wire import from_update, own_config
 from server.grids import TRAIN, Answer
 
 Outcome = tuple[pb.Update, int] | str  # an update and its size in bytes; or why there is none
@@ -50,7 +50,8 @@ class Assignment:
 
     def parcel(self) -> bytes:
         """The message to the node; protobuf merges concatenated messages, so the weights are encoded once."""
-        own = pb.Task(task=self.task, deadline_seconds=max(0.0, self.deadline - self._loop.time()))
+        left = max(0.0, self.deadline - self._loop.time())
+        own = pb.Task(task=self.task, deadline_seconds=left, config=own_config(self.message))
         parcel = self.shared + pb.ToNode(task=own).SerializeToString()
         self.bytes_down += len(parcel)
         return parcel

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from flwr.app import Message
 
 from common import fleet_pb2 as pb
-from common.wire import to_task
+from common.wire import shared_parts, to_task
 from server.assignment import Assignment
 from server.grids import ENOUGH, Node
 from server.session import Session
@@ -40,7 +40,7 @@ class OpenTasks:
         """
         clock = asyncio.get_running_loop().time  # monotonic
         deadline = clock() + deadline_seconds
-        shared: dict[int, bytes] = {}  # by the identity of the content, which messages share
+        shared: dict[tuple[int, int], bytes] = {}  # by what messages have in common
         assignments = [self._issue(names, message, deadline, shared) for message in messages]
         waited_for, num_updates = {assignment.outcome: assignment for assignment in assignments}, 0
         needs_each = bool(num_enough or reserve)  # to wait for one after another costs more, with many nodes
@@ -87,12 +87,12 @@ class OpenTasks:
         return [a for a in self._open.values() if a.node_id == node.node_id and not a.outcome.done()]
 
     def _issue(
-        self, names: Mapping[int, str], message: Message, deadline: float, shared: dict[int, bytes]
+        self, names: Mapping[int, str], message: Message, deadline: float, shared: dict[tuple[int, int], bytes]
     ) -> Assignment:
-        """Send a task, named by its node's id, to its node; ``shared`` are the parcels of contents so far."""
+        """Send a task, named by its node's id, to its node; ``shared`` are the parcels so far."""
         node_id = message.metadata.dst_node_id
-        parcel = shared.get(id(message.content)) or _shared_parcel(message)
-        shared[id(message.content)] = parcel
+        parts = shared_parts(message)
+        parcel = shared[parts] = shared.get(parts) or _shared_parcel(message)
         assignment = Assignment(names[node_id], message, parcel, deadline)
         self._open[assignment.task] = assignment
         if node_id in self._sessions:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.layers import Layer, load
 from common.settings import Settings
-from server import strategies
+from server import strategies, time_boxes
 from server.baselines import check_baseline
 from server.console import Console
 from server.console.beginning import Beginning
@@ -24,7 +24,7 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
 
     Raises:
         SettingsError: see ``common.layers.load``; or the strategy needs more nodes than the run waits for.
-        UsageError: see ``server.baselines.check_baseline``.
+        UsageError: see ``server.baselines.check_baseline`` and ``server.time_boxes.check``.
     """
     below = [settings_layer(resumed)] if resumed else []
     settings = load(*below, *given)
@@ -33,6 +33,7 @@ def resolve(given: Sequence[Layer], resumed: Path | None = None) -> Settings:
         implied = {"data.num_shards": count, "federation.clients": count}
         settings = load(("--simulate", implied), *given)
     check_baseline(settings)
+    time_boxes.check(settings)
     if settings.run.baseline == "centralized":
         settings = load(*below, *given, ("--centralized", {"data.num_shards": 1}))
     if settings.run.baseline == "none":

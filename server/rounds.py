@@ -18,6 +18,7 @@ from server.node_evaluation import evaluate_on_nodes
 from server.repeats import Repeats
 from server.report import NodeReport, Round
 from server.screening import Fault, Rejected, Screen, Screened
+from server.time_boxes import TimeBoxes
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Plan:
     min_report_fraction: float = 0.0  # of the updates wanted, how many must be usable for the model to change
     replace_lost: bool = False  # whether another node is asked in the place of one that vanished
     admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
+    boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
 
 
 def rounds(
@@ -64,6 +66,7 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         task.metadata.dst_node_id: task
         for task in strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     }
+    budgets = plan.boxes.put_on(tasks.values(), nodes) if plan.boxes else {}
     num_enough = cohort.num_wanted if cohort.num_wanted < len(asked) else 0
     start = time.monotonic()
     answers = grid.exchange(
@@ -73,7 +76,7 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         num_enough=num_enough,
         reserve=[tasks[node.node_id] for node in standing_by],
     )
-    checked, rejected = _checked(answers, nodes, plan.screen, state)
+    checked, rejected = _checked(answers, nodes, plan.screen, state, budgets)
     rejected |= repeats.stale(number, checked, state)
     rejected |= plan.screen.compare([u for u in checked if u.node.node_id not in rejected], state)
     checked.sort(key=lambda update: replace(update.node, shard=update.shard).order)
@@ -85,6 +88,8 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     else:
         state = averaged
     done = concluded(plan, number, state, time.monotonic() - start, nodes, answers, checked, rejected)
+    if plan.boxes:
+        plan.boxes.measure(done.reports)
     return replace(done, evaluations=evaluate_on_nodes(grid, plan, state, number)) if plan.nodes_evaluate else done
 
 
@@ -151,7 +156,7 @@ def _average(
 
 
 def _checked(
-    answers: Sequence[Answer], nodes: dict[int, Node], screen: Screen, reference: State
+    answers: Sequence[Answer], nodes: dict[int, Node], screen: Screen, reference: State, budgets: Mapping[int, int]
 ) -> tuple[list[Screened], dict[int, str]]:
     """Updates that are sound in themselves, in order of arrival, and ``{node_id: reason}`` of the others."""
     updates: list[Screened] = []
@@ -160,15 +165,18 @@ def _checked(
         if answer.reply is None:
             continue
         try:
-            updates.append(screen.check(answer.reply, nodes[answer.node_id], reference))
+            budget = budgets.get(answer.node_id)
+            updates.append(screen.check(answer.reply, nodes[answer.node_id], reference, budget))
         except Rejected as rejection:
             rejected[answer.node_id] = rejection.reason
     return updates, rejected
 
 
 def _share(updates: Sequence[Screened], screen: Screen) -> float:
-    own = sum(update.num_examples for update in updates if update.shard == OWN_DATA)
-    return sum(update.num_examples for update in updates) / (sum(screen.shard_sizes) + own)
+    """Examples behind ``updates``, each counted once, of all that there are."""
+    own = sum(update.node.own_examples or update.num_examples for update in updates if update.shard == OWN_DATA)
+    seen = sum(min(update.num_examples, screen.num_trained(update.shard, update.node)) for update in updates)
+    return seen / (sum(screen.shard_sizes) + own)
 
 
 def _report(run: str, number: int, node: Node, answer: Answer, update: Screened | None, rejected: str) -> NodeReport:

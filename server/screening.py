@@ -17,6 +17,7 @@ from common.arrays import to_ndarray, to_state
 from common.errors import WireError
 from common.models import State, weights_sha256
 from common.records import OWN_DATA, UNREADABLE_CODE
+from common.shards import num_held_out
 from server.grids import UNKNOWN_SHARD, Node
 
 MIN_TO_COMPARE = 3  # of two updates, nobody can say which is the odd one
@@ -85,14 +86,17 @@ class Screen:
     shard_sizes: Sequence[int]  # examples in every shard, by number
     max_own_examples: int
     max_norm_ratio: float  # 0: accept any length
+    max_passes: int = 1  # how often one example may count: in time boxes, once in every epoch
+    holdout: float = 0.0  # the share of its examples that a node never trains on
 
-    def check(self, reply: Message, node: Node, reference: State) -> Screened:
+    def check(self, reply: Message, node: Node, reference: State, budget: int | None = None) -> Screened:
         """Check one reply against the task it answers.
 
         Args:
             reply: hostile until checked.
             node: who sent it.
             reference: the global model that was sent out.
+            budget: the most examples that its steps can hold; None = whole epochs.
 
         Raises:
             Rejected: with the reason.
@@ -112,7 +116,7 @@ class Screen:
             )
         metrics = _checked_metrics(next(iter(content.metric_records.values())))
         shard = self._checked_shard(metrics.shard, node)
-        num_examples = self._checked_examples(metrics.num_examples, shard, node)
+        num_examples = self._checked_examples(metrics.num_examples, shard, node, budget)
         arrays = _checked_arrays(next(iter(content.array_records.values())), reference)
         state = to_state(arrays)
         norm, limit = _distance(state, reference), MAX_GROWTH * max(1.0, _distance(reference))
@@ -163,11 +167,20 @@ class Screen:
             raise Rejected(f"shard {claimed} does not exist: there are {len(self.shard_sizes)}")
         return claimed
 
-    def _checked_examples(self, claimed: int, shard: int, node: Node) -> int:
+    def num_trained(self, shard: int, node: Node) -> int:
+        """The most examples that a node with this shard, or OWN_DATA, can train on."""
         if shard == OWN_DATA:
-            most = min(node.own_examples, self.max_own_examples) if node.own_examples else self.max_own_examples
+            held = min(node.own_examples or self.max_own_examples, self.max_own_examples)
         else:
-            most = self.shard_sizes[shard]
+            held = self.shard_sizes[shard]
+        return held - num_held_out(held, self.holdout)
+
+    def _checked_examples(self, claimed: int, shard: int, node: Node, budget: int | None) -> int:
+        most = self.max_passes * self.num_trained(shard, node)
+        if budget is not None and budget < most:
+            if claimed > budget:
+                raise Rejected(f"{claimed} examples, at most {budget} fit the steps that it was given")
+            most = budget
         if not 1 <= claimed <= most:
             raise Rejected(f"{claimed} examples, expected 1 to {most}")
         return claimed

@@ -24,7 +24,7 @@ from common import fleet_pb2 as pb
 from common.errors import Interrupted, RunFailed
 from common.records import answer as run_app
 from common.records import identify
-from common.wire import from_task, from_update, to_task, to_update
+from common.wire import from_task, from_update, own_config, shared_parts, to_task, to_update
 from server.grids import TRAIN, Answer, Node, NodeGrid, num_bytes
 
 ClientApp = Callable[[Message, Context], Message]
@@ -95,12 +95,13 @@ class Simulation(NodeGrid):
                 run_app(app, message, _context(message.metadata.dst_node_id), let_through=(Interrupted,))
                 for message in messages
             )
-        parcels: dict[int, bytes] = {}  # the content that messages share is packed once
+        parcels: dict[tuple[int, int], bytes] = {}  # what messages share is packed once
         futures: list[Future[bytes]] = []
         with _signals_held_back():  # the first tasks start the workers
             for message in messages:
-                parcel = parcels.get(id(message.content)) or to_task(message).SerializeToString()
-                parcels[id(message.content)] = parcel
+                parts = shared_parts(message)
+                parcel = parcels[parts] = parcels.get(parts) or to_task(message).SerializeToString()
+                parcel += pb.Task(config=own_config(message)).SerializeToString()
                 futures.append(self._workers.submit(_work, parcel, message.metadata.dst_node_id))
         return (self._reply(message, future) for message, future in zip(messages, futures, strict=True))
 

@@ -16,7 +16,7 @@ PACKAGES = ("fedge", "torch", "flwr", "grpcio", "numpy")
 # What decides which model comes out of the same nodes.
 LEARNING = (
     *("model.", "preprocessing.", "data.", "training.", "strategy."),
-    *("federation.fraction", "simulation.nodes", "run.seed", "run.baseline"),
+    *("federation.fraction", "federation.time_box_seconds", "simulation.nodes", "run.seed", "run.baseline"),
 )
 
 

@@ -16,6 +16,7 @@ from common.arrays import to_state
 from common.errors import Interrupted, RunFailed
 from common.layers import load
 from common.models import State
+from common.records import OWN
 from common.settings import Settings
 from server.app import conduct
 from server.console import make_console
@@ -204,6 +205,24 @@ def test_who_was_set_aside_stays_so_after_a_resume_and_is_not_waited_for(new_run
     grid = ScriptedGrid({NODES[0]: learned, NODES[1]: broken})
     story(run, grid)
     assert [line.partition(" -> ")[2] for line in grid.tape if "->" in line] == ["node-0"] * 3
+
+
+def test_a_resumed_run_gives_the_budget_of_the_speed_that_was_measured_before(new_run: Any) -> None:
+    """100 examples in 0.25 s make 120 in the box: 7 batches of 16, of the 14 that two epochs have."""
+    run = new_run(settings_of(federation_time_box_seconds=0.3, training_local_epochs=2))
+    stop = StopRequest()
+
+    def stopping(message: Message) -> Content:
+        stop.requested = True
+        return learned(message)
+
+    first, second = ScriptedGrid({NODES[0]: stopping}), ScriptedGrid({NODES[0]: learned})
+    with pytest.raises(Interrupted):
+        story(run, first, stop)
+    assert run.checkpoint.counters == {"failed_rounds": 0, "speed/node-0/0": 400_000}
+    story(run, second)
+    boxes = [dict(task.content.config_records[OWN]) for task in (*first.tasks, *second.tasks)]
+    assert boxes == [{"max-seconds": 0.3}, {"max-steps": 7}]
 
 
 def test_a_run_ends_when_all_its_nodes_are_set_aside(new_run: Any) -> None:

@@ -5,11 +5,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from client.link import Link
 from common import fleet_pb2 as pb
-from common.wire import to_update
+from common.arrays import to_record
+from common.records import OWN
+from common.wire import from_task, to_task, to_update
 from server.fleet import Fleet
 from server.grids import ENOUGH, Answer, Node, Verdict
 from server.roster import node_id
@@ -63,7 +65,11 @@ def update(task: str, value: float, shard: int = 0) -> pb.FromNode:
 
 def bias(answer: Answer) -> float:
     assert answer.reply is not None
-    return float(answer.reply.content.array_records["arrays"]["bias"].numpy()[0])
+    return bias_of(answer.reply.content)
+
+
+def bias_of(content: RecordDict) -> float:
+    return float(content.array_records["arrays"]["bias"].numpy()[0])
 
 
 def test_task_progress_update_verdict(fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor) -> None:
@@ -101,6 +107,34 @@ def test_progress_is_shown_within_its_bounds(
         answers.result(PATIENCE_SECONDS)
     diary.wait("a left")
     assert diary.lines[:3] == ["a joined with 0", shown, "a delivered"]
+
+
+def test_what_is_one_nodes_own_comes_with_what_all_share_which_is_packed_once(
+    fleet: Fleet, aside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[Message] = []
+
+    def pack(message: Message) -> pb.Task:
+        packed.append(message)
+        return to_task(message)
+
+    monkeypatch.setattr("server.open_tasks.to_task", pack)
+    weights, config = to_record(toy_state(1.0)), ConfigRecord({"server-round": 1, "max-steps": 9})
+    contents = [
+        RecordDict({"arrays": weights, "config": config, OWN: ConfigRecord({"max-steps": steps})}) for steps in (3, 4)
+    ]
+    messages = [Message(contents[node.shard], node.node_id, "train") for node in (A, B)]
+    with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
+        answers = aside.submit(fleet.exchange, "run/1", messages, 60.0)
+        for node, name, steps in ((first, "a", 3), (second, "b", 4)):
+            task = node.hear("task")
+            content = from_task(task, node_id=1).content
+            assert dict(content.config_records["config"]) == {"server-round": 1, "max-steps": steps}
+            assert bias_of(content) == 1.0
+            node.say(update(task.task, 2.0, shard=steps - 3))
+            assert task.task == f"run/1/{name}"
+        assert len(answers.result(PATIENCE_SECONDS)) == 2
+    assert len(packed) == 1
 
 
 def test_an_error_is_an_answer(fleet: Fleet, aside: ThreadPoolExecutor) -> None:

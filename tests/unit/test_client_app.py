@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.app import app, watching
 from common import mnist, models, shards
 from common.arrays import to_record
 from common.errors import FedgeError
 from common.layers import load
-from common.records import identify, read_evaluation, read_holding, task_config
+from common.records import OWN, identify, read_evaluation, read_holding, task_config
 
 identify(run_id=1, node_id=1)
 NO_SHARD = 'a node config needs partition-id=N, the number of a shard, or data="PATH", got '
@@ -104,6 +104,41 @@ def test_what_ends_a_fit_is_no_reply(task: RecordDict) -> None:
             send("train", {"partition-id": 0}, task)
     finally:
         watching.reset(token)
+
+
+@pytest.mark.parametrize(
+    ("box", "num_examples"),
+    [
+        ({"max-steps": 3}, 48),  # in batches of 16
+        ({"max-steps": 19}, 300),  # the last batch of an epoch has 12
+        ({"max-steps": 20}, 316),
+        ({"max-steps": 1000}, 600),  # two epochs: all there is
+        ({"max-seconds": 1e-9}, 16),  # the step that ends beyond the box is the last
+        ({"max-seconds": 1e9}, 600),
+        ({}, 300),  # without a box, the shard
+    ],
+    ids=str,
+)
+def test_in_a_time_box_an_update_weighs_what_it_processed(box: dict[str, Any], num_examples: int) -> None:
+    task = task_of({"training.local_epochs": 2})
+    if box:
+        task[OWN] = ConfigRecord(box)
+    reply = send("train", {"partition-id": 0}, task)
+    assert next(iter(reply.content.metric_records.values()))["num-examples"] == num_examples
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ({"max-steps": -1}, "max-steps must be a whole number of at least 0, got -1"),
+        ({"max-steps": 2.0}, "max-steps must be a whole number of at least 0, got 2.0"),
+        ({"max-seconds": float("nan")}, "max-seconds must be a number of at least 0, got nan"),
+        ({"max-seconds": "5"}, "max-seconds must be a number of at least 0, got '5'"),
+    ],
+)
+def test_a_box_of_no_size_is_refused(task: RecordDict, box: dict[str, Any], reason: str) -> None:
+    boxed = RecordDict({**task, OWN: ConfigRecord(box)})
+    assert send("train", {"partition-id": 0}, boxed).error.reason == f"the task's {reason}"
 
 
 def test_what_is_held_out_is_tested_on_and_never_trained_on() -> None:
