@@ -105,7 +105,7 @@ def evaluate(
     images: Tensor,
     labels: Tensor,
     prepare: Prepare,
-    batch_size: int = 1000,
+    batch_size: int = 250,
     with_answers: bool = False,
 ) -> Evaluation:
     """Loss and accuracy of ``model`` on ``images`` (uint8 [N, 28, 28]) and ``labels`` (int64 [N]), N >= 1."""
@@ -113,7 +113,8 @@ def evaluate(
     loss_sum, correct = 0.0, torch.zeros(NUM_LABELS, dtype=torch.int64)
     answers: list[Tensor] = []
     for batch, targets in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        answer = model(prepare(batch))  # [B, 10]
+        # This layout takes a fifth less time, batches that fit a core's cache two fifths (decision 0014).
+        answer = model(prepare(batch).to(memory_format=torch.channels_last))  # [B, 10]
         loss_sum += model.loss(answer, targets, reduction="sum").item()
         correct += torch.bincount(targets[answer.argmax(dim=1) == targets], minlength=NUM_LABELS)
         if with_answers:
