@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -125,6 +127,7 @@ class Conductor:
         self._prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
         counters = self.run.checkpoint.counters if self.run.checkpoint else {}
         self._failed = counters.get("failed_rounds", 0)
+        self._write_seconds = math.nan  # what saving the round before took; after a resume nobody knows
         self._strikes = Strikes(settings.federation.max_strikes, counters)
         self._clock = ClockWatch()
         self._look_at_clock()
@@ -195,10 +198,12 @@ class Conductor:
         settings = self.run.settings
         state = models.initial_state(settings.model.name, settings.run.seed)
         evaluation = self._evaluate(state, with_answers=True)
+        start = time.monotonic()
         self._tensorboard.write(0, evaluation)
         self.run.begin(state, evaluation)
         self.console.round_done(None, 0, evaluation, True, settings.federation.rounds)
         self._gallery.show(0, evaluation)
+        self._write_seconds = time.monotonic() - start
 
     def _cohort(self, number: int) -> Cohort:
         """The nodes of a round; a server waits for all that were asked for before its first, later fewer will do."""
@@ -236,7 +241,8 @@ class Conductor:
         federation = self.run.settings.federation
         done, aside = self._strikes.judged(done)
         self._failed = 0 if done.averaged else self._failed + 1
-        evaluation = self._evaluate(done.state, with_answers=True)
+        done, evaluation = self._tested(done)
+        start = time.monotonic()
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
         counters = {"failed_rounds": self._failed} | self._strikes.counters
         counters |= self._boxes.counters if self._boxes else {}
@@ -254,6 +260,7 @@ class Conductor:
         )
         self.console.round_done(done, done.number, evaluation, is_best, federation.rounds)
         self._gallery.show(done.number, evaluation, done)
+        self._write_seconds = time.monotonic() - start
         self._look_at_clock()
         for name in aside:
             self.console.notice(f"{name} is set aside for the rest of the run: its updates were unusable")
@@ -270,6 +277,14 @@ class Conductor:
         if warning := self._clock.look():
             _LOG.warning("%s", warning)
             self.console.notice(warning)
+
+    def _tested(self, done: Round) -> tuple[Round, Evaluation]:
+        """A round, which now knows all its phases, and its model's figures on the test set."""
+        start = time.monotonic()
+        evaluation = self._evaluate(done.state, with_answers=True)
+        on_nodes = 0.0 if math.isnan(done.phases.evaluate) else done.phases.evaluate
+        seconds = on_nodes + time.monotonic() - start
+        return replace(done, phases=replace(done.phases, evaluate=seconds, write=self._write_seconds)), evaluation
 
     def _all_are_aside(self) -> bool:
         """Whether nobody is left who could be asked; while a node is still to come back, a run waits for it."""

@@ -1,12 +1,13 @@
 """One issued task: what is sent to its node, and what came of it."""
 
 import asyncio
+from dataclasses import replace
 
 from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import from_update, own_config
-from server.grids import TRAIN, Answer
+from server.grids import TRAIN, Answer, Seen
 
 Outcome = tuple[pb.Update, int] | str  # an update and its size in bytes; or why there is none
 
@@ -20,8 +21,9 @@ class Assignment:
         self.shared = shared  # the serialised task, less what is this node's own
         self.deadline = deadline  # on the loop's clock, as all times here
         self._loop = asyncio.get_running_loop()
-        self._issued_at = self._ended_at = self._loop.time()
+        self._issued_at = self._loop.time()
         self.bytes_down = 0
+        self.seen = Seen()
         self.outcome: asyncio.Future[Outcome] = self._loop.create_future()
         self.forfeit: asyncio.TimerHandle | None = None
 
@@ -56,12 +58,12 @@ class Assignment:
         self.bytes_down += len(parcel)
         return parcel
 
-    def end(self, outcome: Outcome) -> bool:
-        """Settle on an update or a reason, once; whether this was the first."""
+    def end(self, outcome: Outcome, seen: Seen = Seen()) -> bool:  # noqa: B008 - a value
+        """Settle on an update or a reason, once; whether this was the first. ``seen`` is how the node came to it."""
         if self.outcome.done():
             return False
         self.keep()
-        self._ended_at = self._loop.time()
+        self.seen = replace(seen, ended_at=self._loop.time())
         self.outcome.set_result(outcome)
         return True
 
@@ -77,8 +79,9 @@ class Assignment:
 
     def answer(self) -> Answer:
         """What it came to, once it has ended."""
-        outcome, seconds = self.outcome.result(), self._ended_at - self._issued_at
+        outcome, seconds = self.outcome.result(), self.seen.ended_at - self._issued_at
         if isinstance(outcome, str):
-            return Answer(self.node_id, None, outcome, seconds, self.bytes_down, 0)
+            return Answer(self.node_id, None, outcome, seconds, self.bytes_down, 0, self.seen)
         update, size = outcome
-        return Answer(self.node_id, from_update(update, self.message), "", seconds, self.bytes_down, size)
+        reply = from_update(update, self.message)
+        return Answer(self.node_id, reply, "", seconds, self.bytes_down, size, self.seen)

@@ -19,6 +19,7 @@ from common.streams import stream
 from common.training import FitResult, fit
 from server.grids import Answer, Node, NodeGrid
 from server.local_only import check_room
+from server.phases import Phases
 from server.report import NodeReport, Round
 from server.storage.checkpoint import Plain
 
@@ -145,6 +146,7 @@ class Centralized:
             overhead_seconds=0.0,
             bytes_down=0,
             bytes_up=0,
+            phases=Phases(train=seconds, train_median=seconds),
         )
 
 

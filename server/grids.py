@@ -5,6 +5,7 @@ an exchange cost, who did not answer and why. The link (``server.fleet``) and th
 (``server.simulation``) are NodeGrids; ``server.engines.flower`` makes one of any other Grid of Flower's.
 """
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,15 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """When the server saw what of a task, on its ``time.monotonic()``; nan where the engine cannot see it."""
+
+    taken_at: float = math.nan  # the node said that it has the task
+    done_at: float = math.nan  # the node said that it is done; the update follows
+    ended_at: float = math.nan  # the update was in, or the task was given up
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came of one task: a reply, or the reason why there is none."""
 
@@ -44,6 +54,7 @@ class Answer:
     seconds: float  # from the first byte out to the reply in
     bytes_down: int
     bytes_up: int
+    seen: Seen = Seen()
 
 
 @dataclass(frozen=True)

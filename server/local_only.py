@@ -77,16 +77,17 @@ class LocalOnly:
         messages = [self._task(number, node) for node in cohort]
         start = time.monotonic()
         answers = self._grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds)
-        seconds = time.monotonic() - start
+        exchanged = time.monotonic()
         updates, rejected = self._screened(answers, nodes)
         for update in updates:
             self._models[update.node.name] = own_copy(to_state(update.content.array_records["arrays"]))
             self._evaluations.pop(update.node.name, None)
-        local_models = self._compared()
+        screened = time.monotonic()
+        local_models, tested = self._compared(), time.monotonic() - screened
         best = max(local_models, key=lambda model: (model.accuracy, -model.loss), default=None)
         state = self._models[best.node] if best else self._start
-        done = concluded(plan, number, state, seconds, nodes, answers, updates, rejected)
-        return replace(done, local_models=local_models)
+        done = concluded(plan, number, state, (start, exchanged, screened), nodes, answers, updates, rejected)
+        return replace(done, local_models=local_models, phases=replace(done.phases, evaluate=tested))
 
     def _task(self, number: int, node: Node) -> Message:
         config = ConfigRecord({**self._plan.config, "server-round": number})

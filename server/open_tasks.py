@@ -8,7 +8,7 @@ from flwr.app import Message
 from common import fleet_pb2 as pb
 from common.wire import shared_parts, to_task
 from server.assignment import Assignment
-from server.grids import ENOUGH, Node
+from server.grids import ENOUGH, Node, Seen
 from server.session import Session
 
 
@@ -74,12 +74,12 @@ class OpenTasks:
         for assignment in self._of(node):
             assignment.forfeit_after(self._rejoin_seconds, reason)
 
-    def take(self, node: Node, update: pb.Update, size: int) -> str:
-        """Settle a task on its node's answer of ``size`` bytes; why not, or ''."""
+    def take(self, node: Node, update: pb.Update, size: int, seen: Seen) -> str:
+        """Settle a task on its node's answer of ``size`` bytes; why not, or ''. ``seen`` is how it came to it."""
         assignment = self._open.get(update.task)
         if assignment is None or assignment.node_id != node.node_id:
             return "this task is not open (any more)"
-        if assignment.end((update, size)):
+        if assignment.end((update, size), seen):
             return ""
         return "this task is not open (any more)" if assignment.is_forfeited else "an update for it is in already"
 

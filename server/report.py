@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from common.models import State
 from common.training import NUM_LABELS, Evaluation
+from server.phases import Phases
 
 Verdict = Literal["accepted", "rejected", "expired"]
 
@@ -88,6 +89,7 @@ class Round:
     bytes_up: int  # from all nodes
     evaluations: tuple[NodeEvaluation, ...] = ()  # in node order; empty where nodes hold nothing out
     local_models: tuple[LocalModel, ...] = ()  # of all nodes that ever trained, in a run that averages nothing
+    phases: Phases = field(default_factory=Phases)
 
     @property
     def node_accuracy_mean(self) -> float:
@@ -141,6 +143,13 @@ def metrics_record(number: int, evaluation: Evaluation, done: Round | None, best
             "seconds": done.seconds,
             "fit_seconds": done.fit_seconds,
             "overhead_seconds": done.overhead_seconds,
+            "median_fit_seconds": done.phases.train_median,
+            "broadcast_seconds": done.phases.broadcast,
+            "upload_seconds": done.phases.upload,
+            "wait_seconds": done.phases.wait,
+            "average_seconds": done.phases.average,
+            "evaluate_seconds": done.phases.evaluate,
+            "write_seconds": done.phases.write,
             "bytes_down": done.bytes_down,
             "bytes_up": done.bytes_up,
             "node_accuracy_mean": done.node_accuracy_mean,

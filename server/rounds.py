@@ -15,6 +15,7 @@ from server import strategies
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.node_evaluation import evaluate_on_nodes
+from server.phases import split
 from server.repeats import Repeats
 from server.report import NodeReport, Round
 from server.screening import Fault, Rejected, Screen, Screened
@@ -76,6 +77,7 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         num_enough=num_enough,
         reserve=[tasks[node.node_id] for node in standing_by],
     )
+    exchanged = time.monotonic()
     checked, rejected = _checked(answers, nodes, plan.screen, state, budgets)
     rejected |= repeats.stale(number, checked, state)
     rejected |= plan.screen.compare([u for u in checked if u.node.node_id not in rejected], state)
@@ -87,17 +89,18 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         rejected |= {update.node.node_id: reason for update in updates}
     else:
         state = averaged
-    done = concluded(plan, number, state, time.monotonic() - start, nodes, answers, checked, rejected)
+    times = (start, exchanged, time.monotonic())
+    done = concluded(plan, number, state, times, nodes, answers, checked, rejected)
     if plan.boxes:
         plan.boxes.measure(done.reports)
-    return replace(done, evaluations=evaluate_on_nodes(grid, plan, state, number)) if plan.nodes_evaluate else done
+    return _evaluated(grid, plan, done) if plan.nodes_evaluate else done
 
 
 def concluded(
     plan: Plan,
     number: int,
     state: State,
-    seconds: float,
+    times: tuple[float, float, float],
     nodes: Mapping[int, Node],
     answers: Sequence[Answer],
     checked: Sequence[Screened],
@@ -109,14 +112,15 @@ def concluded(
         plan: how it was done.
         number: 1..
         state: the model after it.
-        seconds: how long exchange and average took.
+        times: on ``time.monotonic()``: before and after the exchange, and now.
         nodes: the cohort, by node id.
         answers: one for each of its tasks.
         checked: updates that were sound in themselves.
         rejected: reasons by node id; those of ``checked`` that are not among them were used.
     """
     updates = [update for update in checked if update.node.node_id not in rejected]
-    fit_seconds = max((update.fit_seconds for update in updates), default=0.0)
+    seconds = times[-1] - times[0]
+    phases = split(*times, answers, {update.node.node_id: update.fit_seconds for update in updates})
     examples = sum(update.num_examples for update in updates)
     by_node = {update.node.node_id: update for update in checked}
     reports = [
@@ -131,11 +135,20 @@ def concluded(
         train_loss=sum(u.train_loss * u.num_examples for u in updates) / examples if examples else math.nan,
         share_of_data=_share(updates, plan.screen),
         seconds=seconds,
-        fit_seconds=fit_seconds,
-        overhead_seconds=max(0.0, seconds - fit_seconds),
+        fit_seconds=phases.train,
+        overhead_seconds=max(0.0, seconds - phases.train),
         bytes_down=sum(answer.bytes_down for answer in answers),
         bytes_up=sum(answer.bytes_up for answer in answers),
+        phases=phases,
     )
+
+
+def _evaluated(grid: NodeGrid, plan: Plan, done: Round) -> Round:
+    """With how good the new model is on what nodes hold out."""
+    start = time.monotonic()
+    evaluations = evaluate_on_nodes(grid, plan, done.state, done.number)
+    phases = replace(done.phases, evaluate=time.monotonic() - start)
+    return replace(done, evaluations=evaluations, phases=phases)
 
 
 def _average(

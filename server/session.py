@@ -1,14 +1,16 @@
 """One node's stream as the server sees it: what waits to be sent, and when the node was last heard."""
 
 import asyncio
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from common import fleet_pb2 as pb
-from server.grids import Node
+from server.grids import Node, Seen
 
 MAX_WAITING = 64  # messages; a node that reads so slowly that this many wait is gone
 
@@ -27,6 +29,7 @@ class Session:
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._last_heard = self._loop.time()
         self._cancelled = ""  # a task the node was told to drop and has not dropped yet
+        self._in_hand, self._seen = "", Seen()  # the last task that the node said it works on
 
     @property
     def free(self) -> bool:
@@ -59,6 +62,15 @@ class Session:
         """The node says what it works on ('' = nothing)."""
         if task != self._cancelled:
             self._cancelled = ""
+        now = self._loop.time()
+        if task and task != self._in_hand:
+            self._in_hand, self._seen = task, Seen(taken_at=now)
+        elif not task and math.isnan(self._seen.done_at):
+            self._seen = replace(self._seen, done_at=now)
+
+    def seen(self, task: str) -> Seen:
+        """When the node was heard to take that task and to be done with it, on this link."""
+        return self._seen if task == self._in_hand else Seen()
 
     def finish(self, farewell: pb.Farewell) -> None:
         """Send what waits, then a farewell, then close."""

@@ -178,10 +178,11 @@ class Streams:
         return ""
 
     def _take(self, session: Session, update: pb.Update, size: int) -> None:
+        seen = session.seen(update.task)
         session.works_on("")
         self._changed()
         is_training = self.tasks.is_training(update.task)
-        if reason := self.tasks.take(session.node, update, size):
+        if reason := self.tasks.take(session.node, update, size, seen):
             session.send(pb.ToNode(verdict=pb.Verdict(task=update.task[:200], verdict="expired", reason=reason)))
         elif is_training:
             self._listener.delivered(session.node.name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from server.phases import KEYS, totals
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Row:
     seconds: float = math.nan
     local_mean: float = math.nan  # of the nodes' own models, where nothing is averaged
     local_worst: float = math.nan
+    phases: Mapping[str, float] = field(default_factory=dict)  # seconds by name of ``server.phases``
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, Any]) -> Self:
@@ -46,6 +49,7 @@ class Row:
             seconds=_number(metrics.get("seconds")),
             local_mean=_number(metrics.get("local_accuracy_mean")),
             local_worst=_number(metrics.get("local_accuracy_worst")),
+            phases={name: _number(metrics.get(key)) for name, key in KEYS.items()},
         )
 
 
@@ -60,6 +64,11 @@ class Summary:
     def best(self) -> Row | None:
         """The round whose model is in ``best.pt``: the last that was the best so far."""
         return next((row for row in reversed(self.rows) if row.is_best), None)
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of every phase over all rounds, the longest first."""
+        return totals([row.phases for row in self.rows])
 
     @property
     def best_path(self) -> Path:

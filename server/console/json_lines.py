@@ -69,7 +69,7 @@ class JsonConsole(Console):
         self._emit("round_done", **figures, rounds=total, **more)
 
     def finished(self, summary: Summary) -> None:
-        """``run_dir, rounds, best_path, best_round, best_accuracy, last_accuracy``."""
+        """``run_dir, rounds, best_path, best_round, best_accuracy, last_accuracy, phases`` (seconds, longest first)."""
         best = summary.best
         self._emit(
             "finished",
@@ -79,6 +79,7 @@ class JsonConsole(Console):
             best_round=best.number if best else None,
             best_accuracy=best.accuracy if best else None,
             last_accuracy=summary.rows[-1].accuracy,
+            phases=summary.phases,
         )
         self.close()
 

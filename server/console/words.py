@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from common.address import DEFAULT_PORT, join_address
@@ -21,6 +21,7 @@ MAX_NAME = 63
 MAX_REASON = 200
 MAX_NOTICE = 500
 MAX_SET_ASIDE = 5  # reports named below a round line; the ledger has them all
+SMALL_PHASE = 0.01  # of the rounds' time: shorter phases are left out
 MAX_ROWS = 30  # rounds in the last table; metrics.jsonl has them all
 COLUMNS = ("Round", "Accuracy", "Loss", "Train loss", "Nodes", "Set aside", "Data", "Time")
 
@@ -31,6 +32,15 @@ _LAYOUTS = (
     ("acc", "train", "best"),
     ("acc", "", "*"),
 )
+_PHASES = {
+    "broadcast": "broadcast",
+    "train": "training",
+    "upload": "upload",
+    "wait": "waiting for nodes",
+    "average": "averaging",
+    "evaluate": "evaluation",
+    "write": "writing",
+}
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 _HERE_ONLY = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -151,7 +161,16 @@ def outcome(summary: Summary) -> Iterator[tuple[str, str]]:
             mean, worst = percent(last.local_mean).strip(), percent(last.local_worst).strip()
             yield "Nodes", f"in the last round mean accuracy {mean}, worst {worst}: each with a model of its own"
         yield "Model", str(summary.best_path)
+    if summary.phases:
+        yield "Time", phases(summary.phases)
     yield "Curves", f"tensorboard --logdir {shlex.quote(str(summary.run_dir))}"
+
+
+def phases(seconds: Mapping[str, float]) -> str:
+    """Where the rounds went: the longest phase first, in percent of all of them."""
+    whole = sum(seconds.values())
+    told = [f"{_PHASES[name]} {share(part / whole)}" for name, part in seconds.items() if part >= SMALL_PHASE * whole]
+    return f"{duration(whole)} in rounds, most in {told[0]}" + "".join(f", {each}" for each in told[1:])
 
 
 def _fields(row: Row, total: int, accuracy_label: str, train_label: str) -> list[str]:

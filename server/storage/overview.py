@@ -17,6 +17,7 @@ CHARTS: Mapping[str, Sequence[str]] = {
     "length of every node's update": ["node/[^/]+/update_norm$"],
     "seconds of every node": ["node/[^/]+/seconds$"],
     "seconds of a round": ["round/seconds$", "round/overhead_seconds$"],
+    "where a round goes": ["round/(broadcast|train|upload|wait|average|evaluate|write)_seconds$"],
     "nodes averaged, rejected": ["round/nodes$", "round/rejected$"],
     "bytes up, down": ["link/bytes_up$", "link/bytes_down$"],
 }

@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
@@ -120,6 +121,9 @@ def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, f
         yield "train/loss", done.train_loss
     yield "round/seconds", done.seconds
     yield "round/overhead_seconds", done.overhead_seconds
+    for phase, seconds in asdict(done.phases).items():
+        if math.isfinite(seconds):
+            yield f"round/{phase}_seconds", seconds
     yield "round/nodes", done.num_nodes
     yield "round/rejected", done.num_rejected
     yield "link/bytes_up", done.bytes_up

@@ -45,8 +45,9 @@ def command(out: Path, name: str, *flags: str, **changes: Any) -> int:
 def figures(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """Objects of a log without what differs from run to run."""
     objects = [json.loads(line) for line in (run / name).read_text().splitlines()]
-    times = ("seconds", "fit_seconds", "overhead_seconds", "task")
-    return [{key: value for key, value in one.items() if key not in times} for one in objects]
+    return [
+        {key: value for key, value in one.items() if not key.endswith("seconds") and key != "task"} for one in objects
+    ]
 
 
 def best(run: Path) -> State:

@@ -1,5 +1,7 @@
 """Rule: a task is issued at least once, an update counted at most once, and every task ends with one answer."""
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -91,6 +93,26 @@ def test_task_progress_update_verdict(fleet: Fleet, diary: Diary, aside: ThreadP
         assert node.hear("verdict") == pb.Verdict(task="run/1/a", verdict="rejected", reason="too long")
     diary.wait("a left")
     assert diary.lines[:3] == ["a joined with 0", "a 25%", "a delivered"]
+
+
+def test_an_answer_knows_when_its_node_took_the_task_and_was_done(
+    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor
+) -> None:
+    start = time.monotonic()
+    with joined(fleet, "a", 0) as node, joined(fleet, "b", 1) as silent:
+        answers = exchange(aside, fleet, [A, B])
+        node.hear("task")
+        silent.hear("task")
+        node.say(pb.FromNode(progress=pb.Progress(task="run/1/a")))
+        diary.wait("a 0%")
+        shown = time.monotonic()
+        node.say(pb.FromNode(progress=pb.Progress()))
+        node.say(update("run/1/a", 2.0))
+        silent.say(update("run/1/b", 3.0, shard=1))  # says nothing but its update
+        seen = {answer.node_id: answer.seen for answer in answers.result(PATIENCE_SECONDS)}
+    told, untold = seen[A.node_id], seen[B.node_id]
+    assert start <= told.taken_at <= shown <= told.done_at <= told.ended_at <= time.monotonic()
+    assert [math.isnan(at) for at in (untold.taken_at, untold.done_at, untold.ended_at)] == [True, True, False]
 
 
 @pytest.mark.parametrize(("fraction", "shown"), [(-3.0, "a 0%"), (7.0, "a 100%")])

@@ -233,6 +233,21 @@ def test_plain_end_is_a_table_the_best_round_and_where_things_lie() -> None:
     ]
 
 
+def test_the_end_names_where_the_rounds_went_the_longest_phase_first() -> None:
+    first = {"broadcast": 0.5, "train": 30.0, "evaluate": 4.0, "upload": math.nan}
+    second = {"broadcast": 0.1, "train": 30.0, "evaluate": 5.0, "upload": 0.4}
+    rows = tuple(Row(number, 0.1, 0.9, True, phases=phases) for number, phases in enumerate((first, second), 1))
+    text = "70.0 s in rounds, most in training 86 %, evaluation 13 %"  # 60, 9, 0.6 and 0.4 of 70 s
+    plain, terminal, machines = Screen("plain"), Screen("rich"), Screen("json")
+    for screen in (plain, terminal, machines):
+        screen.console.finished(Summary(RUN, rows))
+    assert f"Time:   {text}" in plain.lines
+    assert text in re.sub(r"\x1b\[[0-9;]*m", "", terminal.out.getvalue())
+    phases = machines.objects[-1]["phases"]
+    assert list(phases) == ["train", "evaluate", "broadcast", "upload"]
+    assert (phases["train"], phases["evaluate"], phases["upload"]) == (60.0, 9.0, 0.4)
+
+
 def test_a_long_run_shows_its_first_best_and_last_rounds() -> None:
     accuracies = [0.1, 0.2, 0.9, *[0.5] * 97]  # rounds 0..99, the best is round 2
     numbers = [cells[0] for cells in words.table(summary(*accuracies))]
@@ -310,6 +325,7 @@ def test_json_says_every_event() -> None:
         "best_round": 1,
         "best_accuracy": 0.9,
         "last_accuracy": 0.9,
+        "phases": {},
     }
 
 

@@ -22,6 +22,7 @@ from common.mnist import Images
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.training import Evaluation, evaluate
+from server.phases import Phases
 from server.report import LocalModel, NodeEvaluation, NodeReport, Round
 from server.storage import tensorboard
 from server.storage.gallery import Gallery
@@ -71,7 +72,8 @@ def round_of(number: int, seconds: float, norms: tuple[float, ...] = (1.0, 3.0))
     )
     tests = (NodeEvaluation("pi-0", 0.5, 0.75, 9),)
     alone = (LocalModel("pi-0", 0.5, 1.0),)
-    return Round(number, {}, reports, bool(norms), 0.5, 0.1, seconds, 1.0, 0.0, 1, 1, tests, alone)
+    phases = Phases(train=1.0)
+    return Round(number, {}, reports, bool(norms), 0.5, 0.1, seconds, 1.0, 0.0, 1, 1, tests, alone, phases)
 
 
 def shown(folder: Path) -> EventAccumulator:

@@ -23,6 +23,7 @@ from common.layers import load
 from common.models import weights_sha256
 from common.settings import Settings
 from common.training import Evaluation
+from server.phases import Phases
 from server.report import NodeReport, Round
 from server.storage import run_directory
 from server.storage.durable import append, cut, read_json_lines, to_json_lines
@@ -66,6 +67,13 @@ def test_metrics_have_exactly_the_keys_of_the_contract(tmp_path: Path) -> None:
                 "seconds": 2.5,
                 "fit_seconds": 2.0,
                 "overhead_seconds": 0.5,
+                "median_fit_seconds": 1.5,
+                "broadcast_seconds": 0.125,
+                "upload_seconds": None,
+                "wait_seconds": 0.25,
+                "average_seconds": 0.0625,
+                "evaluate_seconds": 1.25,
+                "write_seconds": None,
                 "bytes_down": 300,
                 "bytes_up": 202,
                 "node_accuracy_mean": None,
@@ -629,6 +637,7 @@ def _round(number: int) -> Round:
         overhead_seconds=0.5,
         bytes_down=300,
         bytes_up=202,
+        phases=Phases(broadcast=0.125, train=2.0, train_median=1.5, wait=0.25, average=0.0625, evaluate=1.25),
     )
 
 

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (  # t
 )
 
 from common.training import Evaluation
+from server.phases import Phases
 from server.report import LocalModel, NodeReport, Round
 from server.storage import tensorboard
 from server.storage.tensorboard import TensorBoardWriter
@@ -32,6 +33,10 @@ def test_every_round_has_exactly_the_tags_of_the_contract(tmp_path: Path) -> Non
         "train/loss": [(1, 0.625)],
         "round/seconds": [(1, 2.5)],
         "round/overhead_seconds": [(1, 0.5)],
+        "round/broadcast_seconds": [(1, 0.125)],
+        "round/train_seconds": [(1, 2.0)],
+        "round/train_median_seconds": [(1, 1.5)],
+        "round/evaluate_seconds": [(1, 1.25)],
         "round/nodes": [(1, 1.0)],
         "round/rejected": [(1, 1.0)],
         "link/bytes_up": [(1, 202.0)],
@@ -193,6 +198,7 @@ def _round(number: int, train_loss: float = 0.625) -> Round:
         overhead_seconds=0.5,
         bytes_down=300,
         bytes_up=202,
+        phases=Phases(broadcast=0.125, train=2.0, train_median=1.5, evaluate=1.25),
     )
 
 
