@@ -22,8 +22,9 @@ EXAMPLES = """\
   python -m server --config non-iid --set training.learning_rate=0.02
   python -m server token                       a join token for one node on another machine
   python -m server nodes                       who is enrolled
-  python -m server revoke pi-3                 shut a node out, also while it is joined"""
-COMMANDS = ("token", "nodes", "revoke")  # in place of a run
+  python -m server revoke pi-3                 shut a node out, also while it is joined
+  python -m server recount pi-data             let a node say anew how many examples of its own it has"""
+COMMANDS = ("token", "nodes", "revoke", "recount")  # in place of a run
 DESCRIPTION = "Conducts a federated training: waits for nodes, sends tasks, averages updates, keeps the best model."
 
 
@@ -95,6 +96,8 @@ def _command_parser() -> argparse.ArgumentParser:
     commands.add_parser("nodes", description="List the nodes that are enrolled.")
     revoke = commands.add_parser("revoke", description="Shut a node out for good, also while it is joined.")
     revoke.add_argument("node", metavar="NAME", help="the node's name, as python -m server nodes lists it")
+    recount = commands.add_parser("recount", description="Let a node have more examples of its own than it said first.")
+    recount.add_argument("node", metavar="NAME", help="the node's name, as python -m server nodes lists it")
     return parser
 
 

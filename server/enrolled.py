@@ -1,4 +1,4 @@
-"""python -m server token | nodes | revoke: who may join this machine's servers, also while they run."""
+"""python -m server token | nodes | revoke | recount: who may join this machine's servers, also while they run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 from common.errors import UsageError
 from server.authority import open_authority
-from server.members import MAX_HOURS, Members
+from server.members import MAX_HOURS, Member, Members
 
 _SECONDS_TO_NOTICE = 5
 
 
 def answer(arguments: argparse.Namespace) -> int:
-    """Do what one of the three asks for; returns the exit code.
+    """Do what one of them asks for; returns the exit code.
 
     Raises:
         UsageError: the state folder cannot be used, or no such node is enrolled.
@@ -49,9 +49,18 @@ def _nodes(members: Members, _: argparse.Namespace) -> list[str]:
     width = max(len(name) for name in nodes)
     return [
         f"{name:<{width}}  enrolled {datetime.fromtimestamp(member.enrolled, UTC):%Y-%m-%d %H:%M} UTC"
-        f"  key {member.key[:8]}{'  revoked' if member.revoked else ''}"
+        f"  key {member.key[:8]}{_own(member)}{'  revoked' if member.revoked else ''}"
         for name, member in nodes.items()
     ]
+
+
+def _own(member: Member) -> str:
+    return f"  {member.own_examples} examples of its own" if member.own_examples else ""
+
+
+def _recount(members: Members, arguments: argparse.Namespace) -> list[str]:
+    members.recount(arguments.node)
+    return [f"{arguments.node} says anew how many examples of its own it has when it joins the next time"]
 
 
 def _revoke(members: Members, arguments: argparse.Namespace) -> list[str]:
@@ -62,4 +71,4 @@ def _revoke(members: Members, arguments: argparse.Namespace) -> list[str]:
     return lines
 
 
-_COMMANDS = {"token": _token, "nodes": _nodes, "revoke": _revoke}
+_COMMANDS = {"token": _token, "nodes": _nodes, "revoke": _revoke, "recount": _recount}

@@ -37,6 +37,10 @@ class NotEnrolled(ValueError):
     """Who asks may not be, or is not, enrolled; the text is the reason that it is told."""
 
 
+class TooMany(ValueError):
+    """A node has more examples of its own than it said at first; the text is the reason that it is told."""
+
+
 class Revoked(NotEnrolled):
     """It was, and is shut out for good."""
 
@@ -63,6 +67,7 @@ class Member(_Record):
     token: str  # the id of the token it came with
     enrolled: float  # seconds since 1970
     revoked: bool = False
+    own_examples: int = 0  # the most that it may have of its own: what it said first; 0 = nothing yet
 
 
 class _Content(_Record):
@@ -154,7 +159,8 @@ class Members:
                 raise NotEnrolled(f"this server has {MAX_NODES} nodes already")
             if not token.reusable:
                 token.used_by = key
-            content.nodes[name] = Member(key=key, token=token_id, enrolled=self._clock())
+            own_examples = known.own_examples if known and known.key == key else 0
+            content.nodes[name] = Member(key=key, token=token_id, enrolled=self._clock(), own_examples=own_examples)
 
     def check(self, name: str, key: str) -> None:
         """Whether a certificate for this name and key still counts.
@@ -169,6 +175,31 @@ class Members:
         if known is None or known.key != key:
             raise NotEnrolled(f"node {name} is not enrolled with this server (any more): enrol it with a join token")
 
+    def declare(self, name: str, num_examples: int) -> None:
+        """Hold a node to the count of its own examples that it declared first, which binds it from then on.
+
+        Raises:
+            TooMany: it declares more now.
+        """
+        if (known := self._content().nodes.get(name)) and not known.own_examples:
+            with self._change() as content:
+                known = content.nodes[name]
+                known.own_examples = known.own_examples or num_examples
+        if known and num_examples > known.own_examples:
+            raise TooMany(
+                f"{num_examples} examples of its own, and node {name} said {known.own_examples} when it first joined"
+                f" with them: python -m server recount {name} on the server's machine lets it say anew"
+            )
+
+    def recount(self, name: str) -> None:
+        """Let a node declare anew how many examples of its own it has.
+
+        Raises:
+            UsageError: no such node is enrolled.
+        """
+        with self._change() as content:
+            _enrolled(content, name, "counted anew").own_examples = 0
+
     def revoke(self, name: str) -> bool:
         """Shut a node out for good, with the token it came with; whether that token let others in as well.
 
@@ -176,11 +207,7 @@ class Members:
             UsageError: no such node is enrolled.
         """
         with self._change() as content:
-            member = content.nodes.get(name)
-            if member is None or member.revoked:
-                enrolled = [node for node, known in content.nodes.items() if not known.revoked]
-                names = ", ".join(sorted(enrolled)[:20]) or "none"
-                raise UsageError(f"no node called {name[:63]!r} is enrolled, so none can be revoked; enrolled: {names}")
+            member = _enrolled(content, name, "revoked")
             member.revoked = True
             content.revoked_keys.append(member.key)
             was_shared = member.token != _LOCAL and member.token in content.tokens
@@ -226,6 +253,15 @@ class Members:
             content = self._read()
             yield content
             write_private(self._path, json.dumps(content.model_dump(), indent=1).encode())
+
+
+def _enrolled(content: _Content, name: str, purpose: str) -> Member:
+    member = content.nodes.get(name)
+    if member is None or member.revoked:
+        enrolled = [node for node, known in content.nodes.items() if not known.revoked]
+        names = ", ".join(sorted(enrolled)[:20]) or "none"
+        raise UsageError(f"no node called {name[:63]!r} is enrolled, so none can be {purpose}; enrolled: {names}")
+    return member
 
 
 def _secret_in(path: Path) -> str:

@@ -10,7 +10,7 @@ from common import fleet_pb2 as pb
 from common.errors import UsageError
 from server.authority import NODE_DAYS, Authority, BadRequest, open_authority, peer_of
 from server.enrolment import Enrolment
-from server.members import Members, NotEnrolled, Revoked
+from server.members import Members, NotEnrolled, Revoked, TooMany
 from server.roster import Refused
 
 _LOG = logging.getLogger(__name__)
@@ -71,6 +71,20 @@ class Control:
             raise Refused("the server cannot read who is enrolled: see its log", retry=True) from None
         hello.key = peer.key
         return left < timedelta(days=NODE_DAYS / 2)
+
+    def declare(self, name: str, own_examples: int) -> None:
+        """Hold a node to the first count of its own examples.
+
+        Raises:
+            Refused: it says more now, or the count cannot be kept.
+        """
+        try:
+            self.members.declare(name, own_examples)
+        except TooMany as reason:
+            raise Refused(str(reason), retry=True) from None
+        except (UsageError, OSError) as error:
+            _LOG.warning("%s", error)
+            raise Refused("the server cannot keep how many examples a node has: see its log", retry=True) from None
 
     def revocation(self, name: str, key: str) -> str:
         """Why a node that is here may not stay, or ''."""

@@ -51,8 +51,13 @@ class Roster:
         max_own_examples: int,
         lease_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
+        declare: Callable[[str, int], None] | None = None,
     ) -> None:
-        """For ``lease_seconds`` after a node's link broke, nobody else is given its shard."""
+        """For ``lease_seconds`` after a node's link broke, nobody else is given its shard.
+
+        ``declare`` is told how many examples of its own a node says that it has, and may raise ``Refused``.
+        """
+        self._declare = declare
         self._lease_seconds = lease_seconds
         self._num_shards = num_shards
         self._max_own_examples = max_own_examples
@@ -104,6 +109,8 @@ class Roster:
                     f"{hello.own_examples} examples of its own, this server takes 1 to {self._max_own_examples}"
                     " (federation.max_own_examples)"
                 )
+            if self._declare:
+                self._declare(hello.name, hello.own_examples)
             return OWN_DATA, hello.own_examples
         if kind == "shard":
             return self._asked(hello.shard, hello.name), 0

@@ -138,10 +138,15 @@ def _on_link(
     settings: Settings, resumed: Path | None, console: Console, stop: StopRequest, directory: list[Path]
 ) -> None:
     federation = settings.federation
-    roster = Roster(settings.data.num_shards, federation.max_own_examples, federation.rejoin_seconds)
     state = models.initial_state(settings.model.name, seed=0)
     model_bytes = sum(value.numel() * value.element_size() for value in state.values())
     control = None if settings.link.insecure else Control.open()
+    roster = Roster(
+        settings.data.num_shards,
+        federation.max_own_examples,
+        federation.rejoin_seconds,
+        declare=control.declare if control else None,
+    )
     with Fleet(settings, roster, model_bytes, console, control) as fleet:
         address = join_address(settings.link.host, fleet.port)
         token = str(control.members.issue(TOKEN_HOURS, reusable=True)) if control else ""

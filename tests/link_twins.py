@@ -69,7 +69,8 @@ def fleet_with(
     diary: Diary, settings: Settings, model_bytes: int = MODEL_BYTES, control: Control | None = None
 ) -> Fleet:
     """A server, for the toy model unless told otherwise; plaintext unless there is passport control."""
-    roster = Roster(settings.data.num_shards, settings.federation.max_own_examples)
+    declare = control.declare if control else None
+    roster = Roster(settings.data.num_shards, settings.federation.max_own_examples, declare=declare)
     return Fleet(settings, roster, model_bytes, diary, control)
 
 

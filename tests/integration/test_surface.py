@@ -157,6 +157,23 @@ def test_the_key_that_a_hello_claims_counts_for_nothing(fleet: Fleet, diary: Dia
     assert [line for line in diary.lines if line.startswith("a")] == []
 
 
+def test_a_node_cannot_make_itself_heavier_by_saying_that_it_has_more(fleet: Fleet, control: Control) -> None:
+    shown = enrolled(fleet, "a")
+
+    def joins_with(own_examples: int) -> object:
+        return first_word(fleet, hello("a", own_examples=own_examples, key=""), shown)
+
+    refused = joins_with(200_000)  # over federation.max_own_examples, so it binds nobody
+    assert isinstance(refused, pb.Refusal)
+    assert isinstance(joins_with(50), pb.Welcome)
+    more = joins_with(51)
+    assert isinstance(more, pb.Refusal)
+    assert more.reason.startswith("51 examples of its own, and node a said 50 when it first joined with them")
+    assert more.retry
+    control.members.recount("a")
+    assert isinstance(joins_with(51), pb.Welcome)
+
+
 def test_a_certificate_that_nobody_enrolled_is_refused(fleet: Fleet, control: Control) -> None:
     member = make_membership("ghost", ssl.PEM_cert_to_DER_cert(control.authority.certificate_pem.decode()))
     shown = certified(control, member, datetime.now(UTC))

@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import UsageError
 from common.token import parse_token
-from server.members import LOCAL_TOKEN, MAX_TOKENS, Members, NotEnrolled
+from server.members import LOCAL_TOKEN, MAX_TOKENS, Members, NotEnrolled, TooMany
 
 FINGERPRINT = "ab" * 32
 HOUR = 3600.0
@@ -43,6 +43,37 @@ def test_a_one_time_token_lets_one_node_in_and_that_one_again(members: Members) 
     members.enrol(token.secret, "a", "key-a")  # the reply was lost
     assert "was used by another node" in refusal(members, token.secret, "b", "key-b")
     assert list(members.nodes()) == ["a"]
+
+
+def test_the_first_count_of_own_examples_binds_until_the_operator_says_otherwise(members: Members) -> None:
+    token = members.issue(24, reusable=True)
+    members.enrol(token.secret, "a", "key-a")
+    for num_examples in (50, 40, 50):  # fewer are no harm
+        members.declare("a", num_examples)
+    with pytest.raises(TooMany) as error:
+        members.declare("a", 51)
+    assert str(error.value) == (
+        "51 examples of its own, and node a said 50 when it first joined with them: python -m server recount a on the"
+        " server's machine lets it say anew"
+    )
+    members.enrol(token.secret, "a", "key-a")  # again, with the same key
+    with pytest.raises(TooMany):
+        members.declare("a", 51)
+    members.recount("a")
+    members.declare("a", 60)
+    with pytest.raises(TooMany):
+        members.declare("a", 61)
+    assert members.nodes()["a"].own_examples == 60
+
+
+def test_a_name_that_is_enrolled_anew_with_another_key_is_another_node(members: Members) -> None:
+    for key, num_examples in (("key-1", 50), ("key-2", 70)):
+        members.enrol(members.issue(24, reusable=False).secret, "a", key)
+        members.declare("a", num_examples)
+        assert members.nodes()["a"].own_examples == num_examples
+        members.revoke("a")
+    with pytest.raises(UsageError, match="no node called 'a' is enrolled, so none can be counted anew; enrolled: none"):
+        members.recount("a")
 
 
 def test_a_reusable_token_lets_many_in_until_it_ends(members: Members, clock: Clock) -> None:
