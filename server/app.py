@@ -209,8 +209,9 @@ class Conductor:
         """The nodes of a round; a server waits for all that were asked for before its first, later fewer will do."""
         federation = self.run.settings.federation
         wanted = federation.min_nodes
-        if number == self._first_round:
-            wanted = max(wanted, federation.clients - self._strikes.num_aside)
+        wanted_by = "federation.min_nodes"
+        if number == self._first_round and (all_left := federation.clients - self._strikes.num_aside) >= wanted:
+            wanted, wanted_by = all_left, "--clients"
         nodes = gather(
             self.grid,
             wanted,
@@ -218,6 +219,7 @@ class Conductor:
             lambda: self.stop.requested,
             self._show_waiting,
             self._strikes.admits,
+            wanted_by,
         )
         settings = self.run.settings
         # Virtual nodes are never late, and nodes alone are not averaged: there, more would be asked for nothing.
@@ -234,6 +236,8 @@ class Conductor:
             waiting.shards_held,
             self.run.settings.data.num_shards,
             waiting.seconds_left,
+            waiting.num_busy,
+            waiting.num_aside,
         )
 
     def _keep(self, done: Round) -> None:

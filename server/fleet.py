@@ -65,11 +65,17 @@ class Fleet(NodeGrid):
 
     def nodes(self) -> list[Node]:
         """Nodes that are here and not still at work on a task that was cancelled, in node order."""
+        return self._here(free=True)
 
-        async def free() -> list[Node]:
-            return [session.node for session in self._streams.sessions.values() if session.free]
+    def busy(self) -> list[Node]:
+        """Nodes that are here and still at work on a task that was cancelled, in node order."""
+        return self._here(free=False)
 
-        return sorted(self._on_the_link(free()), key=lambda node: node.order)
+    def _here(self, free: bool) -> list[Node]:
+        async def look() -> list[Node]:
+            return [session.node for session in self._streams.sessions.values() if session.free is free]
+
+        return sorted(self._on_the_link(look()), key=lambda node: node.order)
 
     def wait_for_change(self, seconds: float) -> None:
         """Sleep until a node comes, goes or becomes free, or ``seconds`` are over."""

@@ -13,6 +13,7 @@ from common.streams import stream
 from server.grids import Node, NodeGrid
 
 COHORT_STREAM = -2  # in the place of a shard's number
+MOST_NAMED = 5  # nodes, where a wait was in vain
 LOOK_SECONDS = 0.5  # how often a wait without news looks at the clock
 
 
@@ -24,6 +25,8 @@ class Waiting:
     num_wanted: int
     shards_held: int
     seconds_left: float
+    num_busy: int = 0  # others that are here and still at work on a task that was cancelled
+    num_aside: int = 0  # others that are here and set aside
 
 
 def gather(
@@ -33,26 +36,41 @@ def gather(
     stop_requested: Callable[[], bool],
     show: Callable[[Waiting], None],
     admits: Callable[[Node], bool] = lambda _: True,
+    wanted_by: str = "--clients",
 ) -> list[Node]:
     """Wait until ``num_wanted`` nodes that ``admits`` lets in can take a task; returns all that can, in node order.
 
+    ``wanted_by`` is what a person changes to ask for fewer.
+
     Raises:
-        RunFailed: too few came within ``wait_seconds``.
+        RunFailed: too few came within ``wait_seconds``; the text says who is here, and why that does not do.
         Interrupted: a stop was requested meanwhile.
     """
     deadline = time.monotonic() + wait_seconds
-    while len(nodes := [node for node in grid.nodes() if admits(node)]) < num_wanted:
+    while True:
+        here = grid.nodes()
+        nodes = [node for node in here if admits(node)]
+        if len(nodes) >= num_wanted:
+            return nodes
         left = deadline - time.monotonic()
         if stop_requested():
             raise Interrupted(f"stopped while waiting for nodes: {len(nodes)} of {num_wanted} are here")
+        busy, aside = grid.busy(), [node for node in here if not admits(node)]
         if left <= 0:
             raise RunFailed(
-                f"only {len(nodes)} of {num_wanted} nodes came within {wait_seconds:g} s"
-                " (federation.wait_seconds); start more clients or ask for fewer with --clients"
+                f"only {len(nodes)} of {num_wanted} nodes came within {wait_seconds:g} s (federation.wait_seconds)"
+                f"{_named('here', nodes)}{_named('busy with a cancelled task', busy)}{_named('set aside', aside)};"
+                f" start more clients{f' or ask for fewer with {wanted_by}' if num_wanted > 1 else ''}"
             )
-        show(Waiting(len(nodes), num_wanted, len({n.shard for n in nodes if n.shard > OWN_DATA}), left))
+        shards_held = len({node.shard for node in nodes if node.shard > OWN_DATA})
+        show(Waiting(len(nodes), num_wanted, shards_held, left, len(busy), len(aside)))
         grid.wait_for_change(min(left, LOOK_SECONDS))
-    return nodes
+
+
+def _named(what: str, nodes: Sequence[Node]) -> str:
+    """``, WHAT: NAME, NAME`` of the first few, nothing without any."""
+    names = [node.name for node in nodes[:MOST_NAMED]] + ["…"] * (len(nodes) > MOST_NAMED)
+    return f", {what}: {' '.join(names)}" if names else ""
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,10 @@ class NodeGrid(Grid):
             One answer for each message that was sent, in no particular order.
         """
 
+    def busy(self) -> list[Node]:
+        """Nodes that are here and cannot take a task yet, as far as the engine can tell."""
+        return []
+
     def wait_for_change(self, seconds: float) -> None:
         """Sleep until ``nodes()`` may have changed, or ``seconds`` are over."""
         time.sleep(min(seconds, 0.2))

@@ -34,8 +34,20 @@ class Console(ABC):
         """A run begins or goes on."""
 
     @abstractmethod
-    def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:
-        """Too few nodes are there; call it as often as you like."""
+    def waiting(
+        self,
+        num_nodes: int,
+        num_wanted: int,
+        shards_held: int,
+        num_shards: int,
+        seconds_left: float,
+        num_busy: int = 0,
+        num_aside: int = 0,
+    ) -> None:
+        """Too few nodes are there; call it as often as you like.
+
+        ``num_busy`` and ``num_aside`` more are there, at work on a cancelled task or set aside.
+        """
 
     @abstractmethod
     def joined(self, node: str, shard: int, address: str) -> None:

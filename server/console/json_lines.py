@@ -29,12 +29,28 @@ class JsonConsole(Console):
         """``run_dir, address, rounds, first_round, model, engine, baseline, token``."""
         self._emit("started", **(asdict(run) | {"run_dir": str(run.run_dir)}))
 
-    def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:
-        """``num_nodes, num_wanted, shards_held, num_shards, seconds_left``, when one but the last changes."""
-        seen = (num_nodes, num_wanted, shards_held, num_shards)
+    def waiting(
+        self,
+        num_nodes: int,
+        num_wanted: int,
+        shards_held: int,
+        num_shards: int,
+        seconds_left: float,
+        num_busy: int = 0,
+        num_aside: int = 0,
+    ) -> None:
+        """The parameters; again when one but ``seconds_left`` changes."""
+        numbers = {
+            "num_nodes": num_nodes,
+            "num_wanted": num_wanted,
+            "shards_held": shards_held,
+            "num_shards": num_shards,
+            "num_busy": num_busy,
+            "num_aside": num_aside,
+        }
+        seen = tuple(numbers.values())
         if seen != self._waiting:
             self._waiting = seen
-            numbers = dict(zip(("num_nodes", "num_wanted", "shards_held", "num_shards"), seen, strict=True))
             self._emit("waiting", **numbers, seconds_left=seconds_left)
 
     def joined(self, node: str, shard: int, address: str) -> None:

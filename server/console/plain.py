@@ -28,12 +28,21 @@ class PlainConsole(Console):
         for where, command in words.how_to_join(run):
             self._output.line(f"{where}: {command}")
 
-    def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:
+    def waiting(
+        self,
+        num_nodes: int,
+        num_wanted: int,
+        shards_held: int,
+        num_shards: int,
+        seconds_left: float,
+        num_busy: int = 0,
+        num_aside: int = 0,
+    ) -> None:
         """Say who is there, again only when that changes."""
-        seen = (num_nodes, num_wanted, shards_held, num_shards)
+        seen = (num_nodes, num_wanted, shards_held, num_shards, num_busy, num_aside)
         if seen != self._waiting:
             self._waiting = seen
-            self._output.line(f"Waiting: {words.waiting(*seen, seconds_left)}")
+            self._output.line(f"Waiting: {words.waiting(seconds_left, *seen)}")
 
     def joined(self, node: str, shard: int, address: str) -> None:
         """Say who joined."""

@@ -33,7 +33,7 @@ class RichConsole(Console):
         self._spinner = Spinner("line" if self._terminal.options.ascii_only else "dots", style="cyan")
         self._lock = threading.RLock()
         self._live: Live | None = None
-        self._gathered = (0, 0, 0, 0)
+        self._gathered = (0, 0, 0, 0, 0, 0)
         self._gives_up_at = 0.0
         self._is_waiting = self._has_rounds = False
         self._training = drawing.Training()
@@ -47,10 +47,19 @@ class RichConsole(Console):
             line = Text.assemble((f"  {where + ':':<20}", "dim"), (command, "cyan"))
             self._terminal.print(line, soft_wrap=True)  # a command that is copied must not hold our line break
 
-    def waiting(self, num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> None:
+    def waiting(
+        self,
+        num_nodes: int,
+        num_wanted: int,
+        shards_held: int,
+        num_shards: int,
+        seconds_left: float,
+        num_busy: int = 0,
+        num_aside: int = 0,
+    ) -> None:
         """One line that counts down on its own."""
         with self._lock:
-            self._gathered = (num_nodes, num_wanted, shards_held, num_shards)
+            self._gathered = (num_nodes, num_wanted, shards_held, num_shards, num_busy, num_aside)
             self._gives_up_at = self._terminal.get_time() + seconds_left
             if not self._is_waiting:
                 self._draw(self._waiting_line)
@@ -141,7 +150,7 @@ class RichConsole(Console):
     # Called by the thread of ``Live`` without the lock: an event that holds it may be waiting for that thread.
     def _waiting_line(self) -> RenderableType:
         seconds_left = self._gives_up_at - self._terminal.get_time()
-        return drawing.waiting_line(self._spinner, words.waiting(*self._gathered, seconds_left))
+        return drawing.waiting_line(self._spinner, words.waiting(seconds_left, *self._gathered))
 
     def _training_line(self) -> RenderableType:
         seconds = self._terminal.get_time() - self._training.began

@@ -89,11 +89,22 @@ def own_address(address: str) -> str | None:
     return next((str(ip) for ip in reachable if not ip.is_loopback), None)
 
 
-def waiting(num_nodes: int, num_wanted: int, shards_held: int, num_shards: int, seconds_left: float) -> str:
+def waiting(
+    seconds_left: float,
+    num_nodes: int,
+    num_wanted: int,
+    shards_held: int,
+    num_shards: int,
+    num_busy: int = 0,
+    num_aside: int = 0,
+) -> str:
     """Who is there, how much of the data they hold, and for how long the server goes on waiting."""
     held = share(shards_held / num_shards if num_shards else 0.0)
     nodes, shards = count(num_wanted, "node"), count(num_shards, "shard")
-    return f"{num_nodes} of {nodes}; {shards_held} of {shards}: {held} of the data; giving up in {clock(seconds_left)}"
+    others = f", {num_busy} busy with a cancelled task" if num_busy else ""
+    others += f", {num_aside} set aside" if num_aside else ""
+    data = f"{shards_held} of {shards}: {held} of the data"
+    return f"{num_nodes} of {nodes}{others}; {data}; giving up in {clock(seconds_left)}"
 
 
 def joined(node: str, shard: int, address: str) -> str:

@@ -289,9 +289,10 @@ def test_a_node_that_drops_a_cancelled_task_is_free(fleet: Fleet, aside: ThreadP
         link.works_on("run/1/a", 0.5)
         assert answers.result(PATIENCE_SECONDS)[0].reason == "no update within 0.3 s"
         until(lambda: "run/1/a" in link.cancelled)
-        assert fleet.nodes() == []
+        assert (fleet.nodes(), fleet.busy()) == ([], [A])
         link.works_on("", 0.0)
         until(lambda: fleet.nodes() == [A])
+        assert fleet.busy() == []
 
 
 def test_a_late_update_is_not_counted_in_the_next_round(fleet: Fleet, aside: ThreadPoolExecutor) -> None:

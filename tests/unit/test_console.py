@@ -140,6 +140,21 @@ def test_plain_waiting_speaks_only_when_the_numbers_change() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["plain", "rich"])
+def test_who_is_there_and_does_not_do_is_said(kind: str) -> None:
+    screen = Screen(kind)
+    with screen.console as console:
+        console.waiting(0, 1, 0, 10, 590.0, num_busy=2, num_aside=1)
+    assert "0 of 1 node, 2 busy with a cancelled task, 1 set aside; 0 of 10 shards" in screen.text
+
+
+def test_json_counts_who_is_there_and_does_not_do() -> None:
+    screen = Screen("json")
+    screen.console.waiting(0, 1, 0, 10, 590.0, num_busy=2)
+    screen.console.waiting(0, 1, 0, 10, 589.0, num_busy=0, num_aside=2)
+    assert [(each["num_busy"], each["num_aside"]) for each in screen.objects] == [(2, 0), (0, 2)]
+
+
 def test_plain_nodes_come_and_go_and_notices_stand_out() -> None:
     screen = Screen("plain")
     screen.console.joined("attic", 3, "192.168.1.7:51234")

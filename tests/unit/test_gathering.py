@@ -49,9 +49,35 @@ def test_too_few_nodes_end_the_run_with_a_sentence() -> None:
     with pytest.raises(RunFailed) as error:
         gather(ArrivingGrid(NODES[0]), 2, 0.01, lambda: False, lambda _: None)
     assert str(error.value) == (
-        "only 1 of 2 nodes came within 0.01 s (federation.wait_seconds);"
+        "only 1 of 2 nodes came within 0.01 s (federation.wait_seconds), here: node-0;"
         " start more clients or ask for fewer with --clients"
     )
+
+
+class HangingGrid(ScriptedGrid):
+    """Seven nodes that can take a task, and one that hangs in a cancelled one."""
+
+    def __init__(self) -> None:
+        super().__init__({Node(number + 1, f"n{number}", number): lambda _: "" for number in range(7)})
+
+    def busy(self) -> list[Node]:
+        return [Node(9, "attic", 8)]
+
+
+def test_a_wait_says_who_is_here_and_does_not_do() -> None:
+    seen: list[Waiting] = []
+    with pytest.raises(RunFailed) as error:
+        gather(HangingGrid(), 7, 0.01, lambda: False, seen.append, lambda node: node.shard > 0, "federation.min_nodes")
+    assert str(error.value) == (
+        "only 6 of 7 nodes came within 0.01 s (federation.wait_seconds), here: n1 n2 n3 n4 n5 …, busy with a cancelled"
+        " task: attic, set aside: n0; start more clients or ask for fewer with federation.min_nodes"
+    )
+    assert {(waiting.num_nodes, waiting.num_busy, waiting.num_aside) for waiting in seen} == {(6, 1, 1)}
+
+
+def test_nobody_asks_for_fewer_than_one() -> None:
+    with pytest.raises(RunFailed, match=r"only 0 of 1 nodes came within 0.01 s \(.*\); start more clients$"):
+        gather(ArrivingGrid(), 1, 0.01, lambda: False, lambda _: None)
 
 
 def test_a_stop_ends_the_wait() -> None:
