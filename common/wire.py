@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from common import fleet_pb2 as pb
 from common.arrays import to_ndarray
 from common.errors import WireError
+from common.npy import to_array
 from common.records import OWN, UNREADABLE_CODE, error_reply
 
 PROTOCOL_VERSION = 3
@@ -68,7 +69,7 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
         if offset + size > len(buffer):
             raise WireError(f"the layout claims more than the {len(buffer)} bytes that came, at {tensor.name}")
         try:
-            arrays[tensor.name] = Array(np.frombuffer(buffer[offset : offset + size], dtype).reshape(shape))
+            arrays[tensor.name] = to_array(np.frombuffer(buffer[offset : offset + size], dtype).reshape(shape))
         except ValueError:  # a side of 0 hides others that are too long for NumPy
             raise WireError(f"{tensor.name} claims the shape {shape!r:.60}") from None
         offset += size

@@ -119,8 +119,8 @@ class Screen:
         num_examples = self._checked_examples(metrics.num_examples, shard, node, budget)
         arrays = _checked_arrays(next(iter(content.array_records.values())), reference)
         state = to_state(arrays)
-        norm, limit = _distance(state, reference), MAX_GROWTH * max(1.0, _distance(reference))
-        if norm > limit:
+        norm = _distance(state, reference)
+        if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _distance(reference))):
             raise Rejected(f"{norm:.3g} away from the global model, at most {limit:.3g} is accepted")
         kept = MetricRecord({"num-examples": num_examples, "train-loss": metrics.train_loss})
         return Screened(
@@ -225,11 +225,8 @@ def _checked_arrays(record: ArrayRecord, reference: State) -> ArrayRecord:
 
 def _distance(state: State, origin: State | None = None) -> float:
     """L2 distance in float64, from zero without ``origin``."""
-    squares = (
-        float((value.double() - (origin[name].double() if origin else 0.0)).square().sum())
-        for name, value in state.items()
-    )
-    return math.sqrt(sum(squares))
+    arrays = ((value.numpy(), origin[name].numpy() if origin else 0.0) for name, value in state.items())
+    return math.sqrt(sum(float(np.square(np.subtract(*pair, dtype=np.float64)).sum()) for pair in arrays))
 
 
 def _some(names: Mapping[str, object]) -> str:
