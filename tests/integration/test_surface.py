@@ -128,8 +128,10 @@ def test_no_link_begins_without_a_nodes_valid_certificate(
 def test_no_link_begins_with_a_certificate_that_was_revoked(fleet: Fleet, control: Control, diary: Diary) -> None:
     shown = enrolled(fleet, "a")
     control.members.revoke("a")
-    answer = first_word(fleet, hello("a", shard=0, key=""), shown)
-    assert answer == pb.Refusal(reason="node a was revoked: its operator knows why")
+    revoked = "node a was revoked: its operator knows why"
+    assert first_word(fleet, hello("a", shard=0, key=""), shown) == pb.Refusal(reason=revoked)
+    fresh = control.members.issue(1, reusable=True)
+    assert refusal(fleet, request=shown.request(), secret=fresh.secret) == revoked
     assert diary.lines == []
 
 
@@ -295,6 +297,19 @@ def test_who_connects_and_dawdles_is_cut_off(control: Control, diary: Diary, mon
         for connection in (*dawdlers, secured):
             with connection:
                 assert _is_ended(connection)
+
+
+@pytest.mark.parametrize("method", [ENROL, HEALTH])
+def test_a_call_that_is_begun_and_never_made_is_ended(
+    control: Control, diary: Diary, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr("server.doors.STRANGER_SECONDS", 1.0)
+    monkeypatch.setattr("server.doors.STRANGER_GRACE_SECONDS", 0.5)
+    with fleet_with(diary, link_settings(), control=control) as fleet:
+        shown, started = without_certificate(enrolled(fleet, "a")), time.monotonic()
+        with BareNode(fleet.enrol_port, shown, method) as stranger:
+            assert stranger.end()[0] != grpc.StatusCode.OK
+        assert time.monotonic() - started < REFUSED_WITHIN_SECONDS
 
 
 def _connected(port: int) -> socket.socket:
