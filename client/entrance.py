@@ -20,6 +20,7 @@ from client.membership import (
     is_enrolled_somewhere,
     load_membership,
     make_membership,
+    salvage_membership,
     save_membership,
 )
 from common import fleet_pb2 as pb
@@ -110,7 +111,8 @@ class Entrance:
         token = next((token for token in (self.token, _local_token()) if token and token.fingerprint in shown), None)
         if token is None:
             raise self._stranger(place)
-        member = member or make_membership(self.name, shown[token.fingerprint])
+        authority = shown[token.fingerprint]
+        member = member or salvage_membership(self.name, authority) or make_membership(self.name, authority)
         save_membership(member)  # the key first: a reply that is lost must not leave the name with a key nobody has
         certificate = self._enrol(place, member, token)
         member = member.granted(certificate)

@@ -66,15 +66,20 @@ class Membership:
 
 
 def make_membership(name: str, authority: bytes) -> Membership:
-    """For the server with this CA certificate (DER): a new key, or that of a file which is damaged after it.
+    """A new key for the server with this CA certificate (DER)."""
+    return _without_certificate(name, authority, ec.generate_private_key(ec.SECP256R1()))
+
+
+def salvage_membership(name: str, authority: bytes) -> Membership | None:
+    """With the key of a file that is damaged after it, for the server with this CA certificate (DER); None without one.
 
     The server knows the node by its key, and gives its name to no other.
     """
     try:
         key = _key(_path(name, fingerprint(authority)).read_bytes())
     except _UNREADABLE:
-        key = ec.generate_private_key(ec.SECP256R1())
-    return Membership(name, ssl.DER_cert_to_PEM_cert(authority).encode(), _key_pem(key))
+        return None
+    return _without_certificate(name, authority, key)
 
 
 def load_membership(name: str, fingerprint: str) -> Membership | None:
@@ -118,6 +123,10 @@ def is_enrolled_somewhere(name: str, fingerprint: str = "") -> bool:
 
 def _path(name: str, fingerprint: str) -> Path:
     return state_dir() / "nodes" / fingerprint[:32] / f"{name}.pem"
+
+
+def _without_certificate(name: str, authority: bytes, key: ec.EllipticCurvePrivateKey) -> Membership:
+    return Membership(name, ssl.DER_cert_to_PEM_cert(authority).encode(), _key_pem(key))
 
 
 def _key(content: bytes) -> ec.EllipticCurvePrivateKey:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from client.identity import claim
-from client.membership import Membership, load_membership, make_membership, save_membership
+from client.membership import Membership, load_membership, make_membership, salvage_membership, save_membership
 from common.errors import RunDirectoryError, SettingsError, UsageError
 from common.layers import load
 from common.models import weights_sha256
@@ -154,15 +154,15 @@ def test_a_node_whose_certificate_is_damaged_keeps_its_key_and_so_its_name(
 ) -> None:
     control = Control.open()
     secret = control.members.issue(1.0, reusable=True).secret
-    made = make_membership("a", ssl.PEM_cert_to_DER_cert(control.authority.certificate_pem.decode()))
-    member = enrolled(control, secret, made)
+    authority = ssl.PEM_cert_to_DER_cert(control.authority.certificate_pem.decode())
+    member = enrolled(control, secret, make_membership("a", authority))
     save_membership(member)
     path = next((state_folder_of_test / "nodes").glob("*/a.pem"))
     data = path.read_bytes()
     for at in range(0, len(data), STEP):
         path.write_bytes(damage(data, at))
         found = load_membership("a", control.authority.fingerprint)
-        again = found or make_membership("a", ssl.PEM_cert_to_DER_cert(control.authority.certificate_pem.decode()))
+        again = found or salvage_membership("a", authority) or make_membership("a", authority)
         if at >= len(member.key):
             assert again.key == member.key
             assert enrolled(control, secret, again).certificate
