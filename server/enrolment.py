@@ -32,13 +32,22 @@ class Enrolment:
         """Handle the call ``Enrol``; whoever sends slowly is cut off with its connection (see ``server.doors``)."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
             raw: Any = await stream.read()
-        reply = await asyncio.to_thread(self.answer, raw)
+        try:
+            reply = await asyncio.to_thread(self.answer, raw)
+        except (OSError, FedgeError):
+            _LOG.exception("an enrolment could not be stored")
+            # No refusal: that would end a new node, and this passes.
+            await stream.abort(grpc.StatusCode.UNAVAILABLE, "the server cannot store an enrolment now: see its log")
         outcome = f"refused: {reply.refusal}" if reply.refusal else "granted"
         _LOG.info("enrolment asked for by %s: %s", unquote(stream.peer()).partition(":")[2], outcome)
         await stream.write(reply.SerializeToString())
 
     def answer(self, raw: object) -> pb.EnrolReply:
-        """The reply to an enrolment, which may be any bytes."""
+        """The reply to an enrolment, which may be any bytes.
+
+        Raises:
+            OSError, FedgeError: it cannot be stored now.
+        """
         if not isinstance(raw, bytes) or len(raw) > MAX_HELLO_BYTES:
             return pb.EnrolReply(refusal="that is no enrolment")
         try:
@@ -47,9 +56,6 @@ class Enrolment:
             return pb.EnrolReply(refusal="that is no enrolment")
         except (NotEnrolled, BadRequest) as refusal:
             return pb.EnrolReply(refusal=str(refusal))
-        except (OSError, FedgeError):
-            _LOG.exception("an enrolment could not be stored")
-            return pb.EnrolReply(refusal="the server cannot store an enrolment now: see its log")
 
     def renewed(self, raw: bytes, name: str, key: str) -> bytes:
         """A new certificate for a node that holds one; it keeps its name and its key.
