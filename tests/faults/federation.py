@@ -15,7 +15,7 @@ ROUNDS = 3
 PATIENCE_SECONDS = 120.0  # for a machine that is busy; nothing is measured by it
 # 100 images a shard and a small network: a round is over in a moment, and everything else is as always.
 SETTINGS = (
-    *("model.name=mlp", "data.num_shards=600", "federation.min_nodes=2", "link.announce=false"),
+    *("model.name=mlp", "data.num_shards=600", "link.announce=false"),
     *("link.beat_seconds=0.1", "link.silence_seconds=5", "tensorboard.images_every=0"),
 )
 NODES = ("a", "b")
@@ -24,7 +24,9 @@ NODES = ("a", "b")
 class Federation:
     """One run in a folder of its own; its state folder shares the unpacked MNIST of ``cache``."""
 
-    def __init__(self, nursery: Nursery, folder: Path, cache: Path, rounds: int = ROUNDS) -> None:
+    def __init__(
+        self, nursery: Nursery, folder: Path, cache: Path, rounds: int = ROUNDS, nodes: tuple[str, ...] = NODES
+    ) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "state").mkdir(mode=0o700, parents=True)
         (folder / "state" / "cache").symlink_to(cache)
@@ -32,7 +34,7 @@ class Federation:
         self.run = folder / "runs" / "run"
         self.pids: dict[str, int] = {}
         self._nursery = nursery
-        self._rounds = rounds
+        self._rounds, self._nodes = rounds, nodes
         self._port = free_ports()
 
     def start(
@@ -86,11 +88,12 @@ class Federation:
         return [
             *("--json", "--host", "127.0.0.1", "--port", str(self._port), "--rounds", str(self._rounds)),
             *("--out", str(self.run.parent), "--name", self.run.name, "--resume"),
+            *("--clients", str(len(self._nodes)), "--set", f"federation.min_nodes={len(self._nodes)}"),
             *(word for setting in SETTINGS for word in ("--set", setting)),
         ]
 
     def _client_words(self, name: str) -> list[str]:
-        shard = str(NODES.index(name))
+        shard = str(self._nodes.index(name))
         return ["--once", "--shard", shard, "--name", name, "--server", f"127.0.0.1:{self._port}"]
 
 

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(f"{ROOT}/{folder}/" for folder in ("server", "client", "common"))
 Deed = Literal["kill", "ENOSPC", "EROFS", "EIO"]
 Result = TypeVar("Result")
+LASTING_SECONDS = 1.5
 _GROWS = {"open", "write", "mkdir", "link"}  # what a full disk refuses
 
 
@@ -35,7 +37,8 @@ _GROWS = {"open", "write", "mkdir", "link"}  # what a full disk refuses
 class Fault:
     """What happens at a point when it is passed for the ``occurrence``-th time (1..).
 
-    A disk that is full (``ENOSPC``) or read-only (``EROFS``) stays so; a bad sector (``EIO``) fails one call.
+    A disk that is full (``ENOSPC``) or read-only (``EROFS``) stays so for ``LASTING_SECONDS``; a bad sector (``EIO``)
+    fails one call.
     """
 
     point: str
@@ -52,7 +55,8 @@ class Injector:
         self._record = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if record else None
         self._passed: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._lasting: str | None = None  # the errno of a disk that stays broken
+        self._lasting: str | None = None  # the errno of a disk that stays broken for a while
+        self._lasting_until = 0.0
         self._write = os.write  # before it is wrapped
 
     def around(
@@ -92,10 +96,12 @@ class Injector:
         if self._fault.deed == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self._fault.deed != "EIO":
-            self._lasting = self._fault.deed
+            self._lasting, self._lasting_until = self._fault.deed, time.monotonic() + LASTING_SECONDS
         raise _error(self._fault.deed)
 
     def _refuse_if_broken(self, call: str) -> None:
+        if time.monotonic() > self._lasting_until:
+            return
         if self._lasting == "EROFS" or (self._lasting == "ENOSPC" and call in _GROWS):
             raise _error(self._lasting)
 

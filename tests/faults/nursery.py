@@ -41,6 +41,10 @@ class Nursery:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all children, and the process that forked them."""
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait(60)
@@ -85,29 +89,33 @@ def main() -> None:
     assert threading.active_count() == 1, "a thread would be lost in every child"
     children: set[int] = set()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if "wait" in asked:
-            answer: dict[str, Any] = {"code": _waited(asked["wait"], asked["seconds"], children)}
-        else:
-            pid = os.fork()
-            if not pid:
-                _be(asked)
-            children.add(pid)
-            answer = {"pid": pid}
-        print(json.dumps(answer), file=answers, flush=True)
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    try:
+        for line in sys.stdin:
+            print(json.dumps(_answer(json.loads(line), children)), file=answers, flush=True)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _answer(asked: dict[str, Any], children: set[int]) -> dict[str, Any]:
+    if "wait" in asked:
+        return {"code": _waited(asked["wait"], asked["seconds"], children)}
+    pid = os.fork()
+    if not pid:
+        _be(asked)
+    children.add(pid)
+    return {"pid": pid}
 
 
 def _waited(pid: int, seconds: float, children: set[int]) -> int | None:
     watched = os.pidfd_open(pid)
     try:
-        ended, _, _ = select.select([watched], [], [], seconds)
+        # Who waits for the answer says nothing: input is the end of whoever asked.
+        ended, _, _ = select.select([watched, sys.stdin], [], [], seconds)
     finally:
         os.close(watched)
-    if not ended:
+    if watched not in ended:
         return None
     children.discard(pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -4,30 +4,20 @@ A seeded sample of what ``make faults`` plays in full.
 """
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from common import mnist
 from tests.faults.crash_schedules import crashes
 from tests.faults.crash_trials import Crash, Stage, play
 from tests.faults.federation import NODES
 from tests.faults.injector import Fault
-from tests.faults.nursery import Nursery
+from tests.faults.returning import after_the_server_was_away, at_work
 
 NUM_SAMPLES = {
-    "server killed at every point": 6,
+    "server killed at every point": 5,
     "server killed again, at every point of its resume": 2,
-    "node killed at every point": 4,
+    "node killed at every point": 3,
 }
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, state_folder: Path) -> Iterator[Stage]:
-    mnist.load_labels("train")
-    with Nursery() as nursery:
-        yield Stage(nursery, tmp_path_factory.mktemp("faults"), state_folder / "cache")
 
 
 @pytest.mark.xdist_group("faults")
@@ -43,6 +33,12 @@ def test_nodes_hear_that_the_run_is_done_from_a_server_that_was_killed_after_its
     assert_explained(stage, crash, "after-the-last-round")
     for node in NODES:
         assert "the server says: the run is done" in (stage.folder / "after-the-last-round" / f"{node}.txt").read_text()
+
+
+@pytest.mark.xdist_group("faults")
+def test_all_nodes_are_back_when_their_server_is(stage: Stage) -> None:
+    with at_work(stage.nursery, stage.folder / "returning", stage.cache, num_nodes=5) as (federation, nodes):
+        assert len(after_the_server_was_away(federation, nodes, away_seconds=0.0)) == 5
 
 
 @pytest.mark.xdist_group("faults")

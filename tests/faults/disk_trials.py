@@ -1,0 +1,97 @@
+"""Lets a disk fail under a server or a node at one point, mends the disk, and holds the run to one without."""
+
+import errno
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.faults.crash_schedules import VICTIM, passed
+from tests.faults.crash_trials import Stage, judge
+from tests.faults.federation import NODES, Federation
+from tests.faults.injector import Deed, Fault
+from tests.faults.outcome import Outcome
+
+SEED = 7
+KINDS: dict[Deed, str] = {"ENOSPC": "disk full", "EROFS": "disk read-only", "EIO": "one call fails"}
+_FILES = {"open", "write", "truncate", "fsync", "replace", "link", "unlink", "mkdir", "chmod"}
+_STOPPED = (1, 2)  # the exit codes that go with a sentence
+# What may fail without a word: lines of the log, the removal of what the next start removes, folders that are there.
+_MINOR = ("run.log", " unlink ", " mkdir ")
+
+
+@dataclass(frozen=True)
+class DiskFault:
+    """Whose disk fails, and where; a full or read-only one stays so for a while."""
+
+    who: str
+    fault: Fault
+
+    @property
+    def name(self) -> str:
+        """What it can be found by."""
+        return f"{self.fault.deed} at {self.fault.point} #{self.fault.occurrence}"
+
+
+def disk_faults(stage: Stage) -> dict[str, list[DiskFault]]:
+    """All of them by family: each kind at each call of a run that changes a file."""
+    drawn, found = random.Random(SEED), dict[str, list[DiskFault]]()
+    for who, whose in (("server", "server"), (VICTIM, "node")):
+        points = [(point, times) for point, times in passed(stage.reference_points(who)) if _can_fail(point)]
+        for deed, kind in KINDS.items():
+            faults = (Fault(point, drawn.randint(1, times), deed) for point, times in points)
+            found[f"{whose}: {kind}"] = [DiskFault(who, fault) for fault in faults]
+    return found
+
+
+def play_disk(stage: Stage, disk: DiskFault, name: str = "trial") -> Outcome:
+    """The whole story of one disk."""
+    reference = stage.reference
+    federation = stage.federation(name)
+    try:
+        for who in ("server", *NODES):
+            federation.start(who, disk.fault if who == disk.who else None)
+        code = federation.wait(disk.who)
+        if code in _STOPPED:
+            problems = _unsaid(federation, disk, stopped=True)
+            _start_again(federation, disk.who)
+        else:
+            problems = _unsaid(federation, disk, stopped=False) if code == 0 else [f"{disk.who} ended with {code}"]
+        problems += _ends(federation)
+        return judge(disk.name, federation, reference, 1, problems)
+    finally:
+        federation.end()
+
+
+def _can_fail(point: str) -> bool:
+    words = point.split()
+    return len(words) == 4 and ":" in words[0] and words[1] in _FILES and words[3] != "after"
+
+
+def _unsaid(federation: Federation, disk: DiskFault, stopped: bool) -> list[str]:
+    """A process that stops gives the reason, and one that goes on does so too, unless it is a trifle."""
+    reason = os.strerror(getattr(errno, disk.fault.deed))
+    said = federation.said(disk.who)
+    is_said = reason in said or reason in _log(federation)
+    if is_said or (not stopped and any(word in disk.fault.point for word in _MINOR)):
+        return []
+    return [f"{disk.who} {'stopped' if stopped else 'went on'} without {reason!r}"]
+
+
+def _log(federation: Federation) -> str:
+    path = federation.run / "run.log"
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _start_again(federation: Federation, victim: str) -> None:
+    """The victim, on a disk that is sound again, and nodes that its end ended."""
+    for node in NODES:
+        if node != victim and "the server says: the run ended" in federation.said(node):
+            federation.wait(node)
+            federation.start(node)
+    federation.start(victim)
+
+
+def _ends(federation: Federation) -> Sequence[str]:
+    codes = {who: federation.wait(who, 60.0) for who in ("server", *NODES) if who in federation.pids}
+    return [f"{who} ended with {code}" for who, code in codes.items() if code != 0]
