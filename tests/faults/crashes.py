@@ -1,31 +1,39 @@
 """Every crash and every failing disk there is, some at once: ``python -m tests.faults.crashes``."""
 
 import argparse
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import date
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
+from benchmarks.campaign import write_between_marks
 from common import mnist
 from common.state import state_dir
 from tests.faults.crash_schedules import crashes
 from tests.faults.crash_trials import Stage, play
 from tests.faults.disk_trials import disk_faults, play_disk
+from tests.faults.injector import ROOT
 from tests.faults.nursery import Nursery
 from tests.faults.outcome import Outcome, table
 
+DOCUMENT = ROOT / "docs" / "reliability.md"
 Play = Callable[..., Outcome]  # of a stage and the name of a folder on it
 
 
-def outcomes(folder: Path, num_at_once: int, num_random: int, only: str = "") -> Iterator[tuple[str, Outcome]]:
-    """Play all whose family and name hold ``only``; gives (family, outcome) in their order."""
+def outcomes(
+    folder: Path, num_at_once: int, num_random: int, only: str, known: Container[str]
+) -> Iterator[tuple[str, Outcome]]:
+    """Play all whose family and name hold ``only`` and that are not known; gives (family, outcome) in their order."""
     mnist.load_labels("train")
     free: SimpleQueue[Stage] = SimpleQueue()
     nurseries = [Nursery() for _ in range(num_at_once)]
@@ -45,7 +53,9 @@ def outcomes(folder: Path, num_at_once: int, num_random: int, only: str = "") ->
             finally:
                 free.put(stage)
 
-        wanted = [each for each in _all(stages[0], num_random) if only in f"{each[0]}: {each[1]}"]
+        wanted = [
+            each for each in _all(stages[0], num_random) if only in f"{each[0]}: {each[1]}" and each[1] not in known
+        ]
         with ThreadPoolExecutor(num_at_once) as pool:
             yield from pool.map(one, wanted)
     finally:
@@ -67,25 +77,48 @@ def _folder(name: str) -> str:
 
 def main() -> int:
     """Play them; 1 if one is not explained."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--random", type=int, default=60, help="how many of the server and of a node are at a time")
-    parser.add_argument("--only", default="", help="a part of a family and name")
-    asked = parser.parse_args()
+    asked = _asked()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
-    start, families = time.monotonic(), dict[str, list[Outcome]]()
-    folder = Path(tempfile.mkdtemp(prefix="crashes-"))
-    for family, outcome in outcomes(folder, asked.at_once, asked.random, asked.only):
-        families.setdefault(family, []).append(outcome)
-        if outcome.problems:
-            print(f"{family}: {outcome.schedule}: {'; '.join(outcome.problems)}", flush=True)
-    print(table(families), f"\n{time.monotonic() - start:.0f} s", flush=True)
-    broken = any(outcome.problems for each in families.values() for outcome in each)
+    start, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="faults-"))
+    kept = asked.results or folder / "results.jsonl"
+    families = _read(kept)
+    known = {outcome.schedule for some in families.values() for outcome in some}
+    with kept.open("a", encoding="utf-8") as sink:
+        for family, outcome in outcomes(folder, asked.at_once, asked.random, asked.only, known):
+            families.setdefault(family, []).append(outcome)
+            print(json.dumps({"family": family} | asdict(outcome)), file=sink, flush=True)
+            if outcome.problems:
+                print(f"{family}: {outcome.schedule}: {'; '.join(outcome.problems)}", flush=True)
+    text = table(families)
+    print(text, f"\n{time.monotonic() - start:.0f} s", flush=True)
+    if asked.write:
+        write_between_marks(DOCUMENT, "faults", f"{text}\n\n{date.today():%d %B %Y}, {os.cpu_count()} cores.")
+    broken = any(outcome.problems for some in families.values() for outcome in some)
     if broken:
         print(f"what is left of them is in {folder}")
     else:
         shutil.rmtree(folder)
     return int(broken)
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--random", type=int, default=60, help="how many kills of the server and of a node are at a time"
+    )
+    parser.add_argument("--only", default="", help="a part of a family and name")
+    parser.add_argument("--results", type=Path, help="a file that keeps what was played: one that was stopped goes on")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    return parser.parse_args()
+
+
+def _read(kept: Path) -> dict[str, list[Outcome]]:
+    families: dict[str, list[Outcome]] = {}
+    for line in kept.read_text(encoding="utf-8").splitlines() if kept.exists() else ():
+        fields = json.loads(line)
+        families.setdefault(fields.pop("family"), []).append(Outcome(**fields))
+    return families
 
 
 if __name__ == "__main__":
