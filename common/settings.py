@@ -78,6 +78,7 @@ class StrategySettings(_Section):
         "bulyan",
         "qfedavg",
     ]
+    clip_norm_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_norm_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     proximal_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     server_learning_rate: PositiveFloat

@@ -21,6 +21,7 @@ from common.records import task_config
 from common.training import Evaluation, evaluate
 from server import strategies
 from server.baselines import Centralized
+from server.clipping import Clipping
 from server.clock import ClockWatch
 from server.console import Console, make_console
 from server.engines.flower import FlowerGrid
@@ -44,6 +45,7 @@ from server.time_boxes import TimeBoxes
 
 _LOG = logging.getLogger(__name__)
 
+NORMS = "norms"  # where a checkpoint keeps those of clipping, among the memory of strategies
 NEWEST = "newest"  # as the run config's ``resume``: the newest unfinished run
 
 
@@ -165,6 +167,8 @@ class Conductor:
             self._memory = central.memory
             return central.rounds(last.state, last.strategy_state, numbers)
         strategy = strategies.build(settings.strategy)
+        remembered = dict(last.strategy_state)
+        clipping = Clipping(settings.strategy.clip_norm_ratio, remembered.pop(NORMS, None))
         plan = Plan(
             run=self.run.run_id,
             strategy=strategy,
@@ -183,14 +187,15 @@ class Conductor:
             replace_lost=settings.federation.replace_lost,
             admits=self._strikes.admits,
             boxes=self._boxes,
+            clipping=clipping,
         )
         if settings.run.baseline == "local-only":
             start = models.initial_state(settings.model.name, settings.run.seed)
             alone = LocalOnly(self.grid, plan, start, self._evaluate)
             self._memory = alone.memory
             return alone.rounds(last.strategy_state, numbers, self._cohort)
-        strategies.restore(strategy, last.strategy_state, last.state)
-        self._memory = lambda: strategies.memory(strategy)
+        strategies.restore(strategy, remembered, last.state)
+        self._memory = lambda: strategies.memory(strategy) | {NORMS: clipping.norms}
         return rounds(self.grid, plan, last.state, numbers, self._cohort)
 
     def _begin(self) -> None:

@@ -24,7 +24,7 @@ class NodeReport:
     examples: int  # examples the update was trained on; 0 without one
     sha256: str  # hex digest of the update; "" without one
     verdict: Verdict
-    reason: str  # one line; "" if accepted
+    reason: str  # one line; "" if accepted as it was
     train_loss: float  # mean cross-entropy per example; nan without an update
     fit_seconds: float  # local training alone
     seconds: float  # from the task's first byte out to the update's last byte in
@@ -33,6 +33,7 @@ class NodeReport:
     threads: int  # CPU threads of training; 0 if not known
     norm: float = math.nan  # L2 distance of the update from the global model before; nan without an update
     is_fault: bool = False  # whether it counts against the node: see server.strikes
+    is_clipped: bool = False  # whether it was shortened before it was averaged: see server.clipping
 
     def ledger_record(self) -> dict[str, Any]:
         """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""
@@ -121,6 +122,11 @@ class Round:
         return self._count("rejected")
 
     @property
+    def num_clipped(self) -> int:
+        """Nodes whose update was shortened and averaged; ``num_nodes`` counts them too."""
+        return sum(report.is_clipped for report in self.reports)
+
+    @property
     def num_expired(self) -> int:
         """Nodes that did not deliver in time."""
         return self._count("expired")
@@ -138,6 +144,7 @@ def metrics_record(number: int, evaluation: Evaluation, done: Round | None, best
             "train_loss": done.train_loss,
             "num_nodes": done.num_nodes,
             "num_rejected": done.num_rejected,
+            "num_clipped": done.num_clipped,
             "num_expired": done.num_expired,
             "share_of_data": done.share_of_data,
             "seconds": done.seconds,

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
@@ -12,6 +12,7 @@ from common.arrays import to_record
 from common.models import State
 from common.records import OWN_DATA
 from server import strategies
+from server.clipping import Clipping
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.node_evaluation import evaluate_on_nodes
@@ -37,6 +38,7 @@ class Plan:
     replace_lost: bool = False  # whether another node is asked in the place of one that vanished
     admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
     boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
+    clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
 
 
 def rounds(
@@ -82,12 +84,14 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     rejected |= repeats.stale(number, checked, state)
     rejected |= plan.screen.compare([u for u in checked if u.node.node_id not in rejected], state)
     checked.sort(key=lambda update: replace(update.node, shard=update.shard).order)
-    updates = [update for update in checked if update.node.node_id not in rejected]
+    updates = plan.clipping.clipped([u for u in checked if u.node.node_id not in rejected], state)
+    checked = [*updates, *(update for update in checked if update.node.node_id in rejected)]
     replies: dict[int, Message] = {answer.node_id: answer.reply for answer in answers if answer.reply is not None}
     averaged, reason = _average(plan, number, cohort.num_wanted, updates, replies)
     if averaged is None:
         rejected |= {update.node.node_id: reason for update in updates}
     else:
+        plan.clipping.remember(updates)
         state = averaged
     times = (start, exchanged, time.monotonic())
     done = concluded(plan, number, state, times, nodes, answers, checked, rejected)
@@ -202,7 +206,7 @@ def _report(run: str, number: int, node: Node, answer: Answer, update: Screened 
         examples=update.num_examples if update else 0,
         sha256=update.sha256 if update else "",
         verdict="rejected" if rejected else "accepted" if update else "expired",
-        reason=rejected or answer.reason,
+        reason=rejected or (update.clipped if update else answer.reason),
         train_loss=update.train_loss if update else math.nan,
         fit_seconds=update.fit_seconds if update else 0.0,
         seconds=answer.seconds,
@@ -211,4 +215,5 @@ def _report(run: str, number: int, node: Node, answer: Answer, update: Screened 
         threads=update.threads if update else 0,
         norm=update.norm if update else math.nan,
         is_fault=isinstance(rejected, Fault),
+        is_clipped=bool(update and update.clipped and not rejected),
     )

@@ -76,7 +76,8 @@ class Screened:
     fit_seconds: float
     threads: int
     sha256: str
-    norm: float  # L2 distance from the global model
+    norm: float  # L2 distance from the global model, as it came in
+    clipped: str = ""  # by how much it was shortened, one line; "": not at all (server.clipping)
 
 
 @dataclass(frozen=True)

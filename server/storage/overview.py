@@ -18,7 +18,7 @@ CHARTS: Mapping[str, Sequence[str]] = {
     "seconds of every node": ["node/[^/]+/seconds$"],
     "seconds of a round": ["round/seconds$", "round/overhead_seconds$"],
     "where a round goes": ["round/(broadcast|train|upload|wait|average|evaluate|write)_seconds$"],
-    "nodes averaged, rejected": ["round/nodes$", "round/rejected$"],
+    "nodes averaged, rejected, clipped": ["round/nodes$", "round/rejected$", "round/clipped$"],
     "bytes up, down": ["link/bytes_up$", "link/bytes_down$"],
 }
 # TensorBoard shows five hyperparameters unless asked for more.

@@ -126,6 +126,7 @@ def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, f
             yield f"round/{phase}_seconds", seconds
     yield "round/nodes", done.num_nodes
     yield "round/rejected", done.num_rejected
+    yield "round/clipped", done.num_clipped
     yield "link/bytes_up", done.bytes_up
     yield "link/bytes_down", done.bytes_down
     if done.evaluations:

@@ -13,8 +13,16 @@ from tests.e2e.runs import assert_same_learning, json_lines, points_of, state_of
 
 ON_THE_TEST_SET = ["round", "test_loss", "test_accuracy", "class_accuracy"]
 METRICS = [
-    *(*ON_THE_TEST_SET, "train_loss", "num_nodes", "num_rejected", "num_expired", "share_of_data", "seconds"),
-    *("fit_seconds", "overhead_seconds", "median_fit_seconds", "broadcast_seconds", "upload_seconds", "wait_seconds"),
+    *(*ON_THE_TEST_SET, "train_loss", "num_nodes", "num_rejected", "num_clipped", "num_expired", "share_of_data"),
+    *(
+        "seconds",
+        "fit_seconds",
+        "overhead_seconds",
+        "median_fit_seconds",
+        "broadcast_seconds",
+        "upload_seconds",
+        "wait_seconds",
+    ),
     *(
         "average_seconds",
         "evaluate_seconds",
@@ -35,7 +43,7 @@ TAGS = TESTED | {
     *("train/loss", "round/seconds", "round/overhead_seconds", "round/nodes"),
     *(f"round/{phase}_seconds" for phase in ("broadcast", "train", "train_median", "upload")),
     *(f"round/{phase}_seconds" for phase in ("wait", "average", "evaluate", "write")),
-    *("round/rejected", "link/bytes_up", "link/bytes_down", "best/accuracy"),
+    *("round/rejected", "round/clipped", "link/bytes_up", "link/bytes_down", "best/accuracy"),
     *(f"node/{node}/{value}" for node in "ab" for value in ("train_loss", "examples", "seconds", "update_norm")),
 }
 FILES = {

@@ -230,3 +230,28 @@ def test_a_run_ends_when_all_its_nodes_are_set_aside(new_run: Any) -> None:
     with pytest.raises(RunFailed, match="2 rounds in a row had no usable update"):
         story(run, ScriptedGrid({NODES[1]: broken}))
     assert run.checkpoint.round == 2
+
+
+def test_the_lengths_that_clipping_goes_by_outlive_a_resume(new_run: Any) -> None:
+    """Beside the momentum that the strategy remembers. One update of three is long: after two of usual length."""
+    run = new_run(settings_of(federation_rounds=3, strategy_name="fedavgm", strategy_clip_norm_ratio=2.0))
+    stop = StopRequest()
+
+    def stopping(message: Message) -> Content:
+        stop.requested = message.content.config_records["config"]["server-round"] == 2
+        return learned(message)
+
+    def jumping(message: Message) -> Content:
+        state: State = to_state(message.content.array_records["arrays"])
+        return update_of(state | {"fc3.bias": state["fc3.bias"] + 1.0}, 0)  # sqrt(10) away
+
+    with pytest.raises(Interrupted, match="round 2 is saved"):
+        story(run, ScriptedGrid({NODES[0]: stopping}), stop)
+    assert set(run.checkpoint.strategy_state) == {"momentum_vector", "norms"}
+    story(run, ScriptedGrid({NODES[0]: jumping}))
+    assert [line["num_clipped"] for line in lines(run, "metrics.jsonl")[1:]] == [0, 0, 1]
+    last = lines(run, "ledger.jsonl")[-1]
+    assert (last["verdict"], last["reason"]) == (
+        "accepted",
+        "clipped from 3.16 to 0.00632, 2 x the running median of the updates",  # 2 * sqrt(10) * 0.001
+    )

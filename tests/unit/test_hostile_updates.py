@@ -16,6 +16,7 @@ from common.layers import load
 from common.models import State
 from common.settings import StrategySettings
 from server import strategies
+from server.clipping import Clipping
 from server.grids import Node
 from server.report import Round
 from server.rounds import Plan, rounds
@@ -39,7 +40,8 @@ def plan_for(name: str, max_norm_ratio: float = 0.0, num_needed: int = 0) -> Pla
     settings = settings_of(name)
     needed = num_needed or strategies.num_needed(settings)
     screen = Screen([1000] * 8, max_own_examples=500, max_norm_ratio=max_norm_ratio)
-    return Plan("run", strategies.build(settings), screen, ConfigRecord({}), 60.0, needed)
+    clipping = Clipping(settings.clip_norm_ratio)
+    return Plan("run", strategies.build(settings), screen, ConfigRecord({}), 60.0, needed, clipping=clipping)
 
 
 def number_of(message: Message) -> int:

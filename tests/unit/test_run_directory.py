@@ -62,6 +62,7 @@ def test_metrics_have_exactly_the_keys_of_the_contract(tmp_path: Path) -> None:
                 "train_loss": 0.75,
                 "num_nodes": 1,
                 "num_rejected": 1,
+                "num_clipped": 0,
                 "num_expired": 1,
                 "share_of_data": 0.1,
                 "seconds": 2.5,

@@ -1,0 +1,90 @@
+"""Clips updates: one far longer than those of the last rounds is shortened towards the global model, not set aside.
+
+Norm thresholding as in Sun et al. 2019 ("Can You Really Backdoor Federated Learning?"), with a threshold that follows
+the updates, as in Andrew et al. 2021 ("Differentially Private Learning with Adaptive Clipping"): a multiple of their
+running median, which nobody moves far as long as most nodes are honest.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median_low
+
+from flwr.app import RecordDict
+
+from common.arrays import to_record, to_state
+from common.errors import RunDirectoryError
+from common.models import State
+from server.screening import MIN_TO_COMPARE, Screened
+from server.storage.checkpoint import Plain
+
+ROUNDS_KEPT = 2  # beside the round at hand: updates grow shorter as a model learns, and old lengths say little
+
+
+class Clipping:
+    """The lengths (L2 distance from the global model) of the updates of the last rounds, and the limit they set."""
+
+    def __init__(self, ratio: float = 0.0, norms: Plain = None) -> None:
+        """Go on from the ``norms`` of a checkpoint, or from none.
+
+        Args:
+            ratio: how many times the running median an update may be long, > 0; 0 clips nothing.
+            norms: of the updates averaged in the last rounds, a list for each round.
+
+        Raises:
+            RunDirectoryError: they are something else.
+        """
+        self._ratio = ratio
+        self._norms = _checked(norms)
+
+    def clipped(self, updates: Sequence[Screened], reference: State) -> list[Screened]:
+        """The updates of a round that may be averaged, none longer than the limit; short ones as they are.
+
+        The median is the lower one, over these updates and those averaged in the last rounds. Below three of them
+        nobody can say what is long.
+
+        Args:
+            updates: of one round.
+            reference: the global model that was sent out.
+        """
+        norms = [norm for earlier in self._norms for norm in earlier] + [update.norm for update in updates]
+        limit = self._ratio * median_low(norms) if len(norms) >= MIN_TO_COMPARE else 0.0
+        if limit == 0:  # off, or most learned nothing
+            return list(updates)
+        return [self._shortened(each, limit, reference) if each.norm > limit else each for each in updates]
+
+    def remember(self, updates: Sequence[Screened]) -> None:
+        """Take the lengths of the updates that were averaged in this round, as they came in, for the next ones."""
+        if self._ratio:
+            self._norms = [*self._norms, [update.norm for update in updates]][-ROUNDS_KEPT:]
+
+    @property
+    def norms(self) -> Plain:
+        """What a checkpoint must keep."""
+        return [list(norms) for norms in self._norms]
+
+    def _shortened(self, update: Screened, limit: float, reference: State) -> Screened:
+        """``update`` with its direction and the length ``limit``, computed in float64."""
+        share = limit / update.norm
+        state = {
+            name: (origin.double() + share * (value.double() - origin.double())).to(value.dtype)
+            for name, value in to_state(update.content.array_records["arrays"]).items()
+            for origin in (reference[name],)
+        }
+        content = RecordDict({"arrays": to_record(state), "metrics": update.content["metrics"]})
+        told = f"clipped from {update.norm:.3g} to {limit:.3g}, {self._ratio:g} x the running median of the updates"
+        return replace(update, content=content, clipped=told)
+
+
+def _checked(norms: Plain) -> list[list[float]]:
+    """The lengths in a checkpoint, each a number of at least 0."""
+    rounds = [] if norms is None else norms
+    if not isinstance(rounds, list) or not all(
+        isinstance(each, list) and all(map(_is_length, each)) for each in rounds
+    ):
+        raise RunDirectoryError("the checkpoint's norms are no lengths of updates; start a new run")
+    return rounds  # type: ignore[return-value]  # just seen
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, float) and 0 <= value < math.inf
