@@ -55,7 +55,9 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
     from client.hello import make_hello
     from client.identity import claim
     from client.node import Node, Stopped
+    from client.spool import Spool
     from common import mnist
+    from common.state import state_dir
 
     display = Display()
     token = given_token(arguments.token, arguments.token_file, os.environ.get("FEDGE_TOKEN"))
@@ -88,6 +90,7 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
             should_stop=_on_signals(stopping),
             tell=display.tell,
             show_progress=display.show,
+            spool=Spool(state_dir(), identity.name, display.tell),
             entrance=entrance,
         )
         try:

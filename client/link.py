@@ -27,7 +27,7 @@ class Ended:
     reason: str
 
 
-Received = pb.Welcome | pb.Refusal | pb.Task | pb.Verdict | pb.Farewell | pb.Certificate | Ended
+Received = pb.Welcome | pb.Refusal | pb.Task | pb.Verdict | pb.Farewell | pb.Certificate | pb.Owed | Ended
 
 
 class Link:
@@ -57,7 +57,7 @@ class Link:
         options = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", MAX_TASK_BYTES), ("grpc.enable_retries", 0))
         self._channel = self._open(options)
         join = self._channel.stream_stream(
-            JOIN, request_serializer=pb.FromNode.SerializeToString, response_deserializer=pb.ToNode.FromString
+            JOIN, request_serializer=_to_bytes, response_deserializer=pb.ToNode.FromString
         )
         self._call = join(iter(self._outbox.get, None))
         self._threads = [
@@ -148,6 +148,8 @@ class Link:
                 self.cancelled |= {message.cancel.task}
             case "certificate":
                 self._inbox.put(message.certificate)
+            case "owed":
+                self._inbox.put(message.owed)
             case "farewell":
                 self._inbox.put(message.farewell)
             case _:
@@ -166,6 +168,11 @@ class Link:
                 return
             if self._outbox.qsize() < MAX_WAITING_BEATS:
                 self._report()
+
+
+def _to_bytes(message: pb.FromNode) -> bytes:
+    """Always the same bytes for the same message, also in another process."""
+    return message.SerializeToString(deterministic=True)
 
 
 def _reason(error: grpc.RpcError, is_secure: bool = False) -> str:

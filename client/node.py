@@ -1,6 +1,5 @@
 """A node's life: join, train when asked, join again whenever the link is lost, for days."""
 
-import hashlib
 import random
 import threading
 from collections.abc import Callable
@@ -16,10 +15,11 @@ from client.entrance import Entrance, check_plaintext
 from client.knocking import Closed
 from client.link import TURNED_DOWN, Ended, Link, messages
 from client.membership import Membership
+from client.spool import Spool
 from common import fleet_pb2 as pb
 from common.errors import FedgeError, RunFailed, UsageError, WireError
 from common.records import answer, identify
-from common.wire import from_task, to_update
+from common.wire import from_task, model_digest, to_update
 
 LISTEN_SECONDS = 0.2  # how often an idle node looks whether it should stop
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
@@ -50,7 +50,8 @@ class Node:
     entrance: Entrance | None = None  # the way in with TLS; None = plaintext
     app: ClientApp = app  # what answers tasks
     opened: type[Link] = Link  # what carries them
-    _last: tuple[tuple[str, str], pb.Update] | None = None  # the last finished task and its update
+    spool: Spool = field(default_factory=Spool)  # the last finished update
+    _unanswered: str = ""  # the task whose update went out on this link and has had no verdict yet
     _pause: float = FIRST_PAUSE_SECONDS
     _told: set[str] = field(default_factory=set)
     _shard: int = 0
@@ -125,6 +126,8 @@ class Node:
                     self._work(received, link)
                 case pb.Certificate() if self.entrance:
                     self.entrance.renewed(received.certificate)
+                case pb.Owed():
+                    self._owed(received, link)
                 case pb.Verdict():
                     self._judged(received)
                 case pb.Farewell():
@@ -141,7 +144,7 @@ class Node:
         raise AssertionError("a link ends with Ended")
 
     def _welcomed(self, welcome: pb.Welcome, link: Link) -> None:
-        self._pause, self._shard = FIRST_PAUSE_SECONDS, welcome.shard
+        self._pause, self._shard, self._unanswered = FIRST_PAUSE_SECONDS, welcome.shard, ""
         self._told.clear()
         self._was_welcome = True
         if self.entrance:
@@ -164,10 +167,10 @@ class Node:
             raise UsageError(f"the server refuses this node: {refusal.reason[:500]}")
 
     def _work(self, task: pb.Task, link: Link) -> None:
-        key = (task.task, hashlib.sha256(task.weights.buffer).hexdigest())
-        if self._last and self._last[0] == key:
+        key = (task.task, model_digest(task.weights))
+        if self.spool.last and self.spool.last.key == key:
             self.tell("the server asks again for the last update: sending the same bytes")
-            link.send(pb.FromNode(update=self._last[1]))
+            self._send(self.spool.last.update, link)
             return
         link.works_on(task.task, 0.0)
         round_text, does = _round_of(task.task), "testing" if task.type == EVALUATE else "training"
@@ -190,10 +193,10 @@ class Node:
             watching.reset(token)
             self.show_progress("")
             link.works_on("", 0.0)
-        if task.type != EVALUATE:
-            self._last = (key, update)
         self.tell(f"round {round_text}: {update.error or _done(update, task.type)}")
-        link.send(pb.FromNode(update=update))
+        self._send(update, link)
+        if task.type != EVALUATE:  # kept after it was sent: a slow card holds up nobody
+            self.spool.keep(key, update, survives_power_cut=link.is_over)
 
     def _answer(self, task: pb.Task) -> pb.Update:
         try:
@@ -209,7 +212,21 @@ class Node:
         context = Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
         return to_update(answer(self.app, message, context, let_through=(Stopped, _Dropped)), task.task)
 
+    def _owed(self, owed: pb.Owed, link: Link) -> None:
+        """The server takes an update after its round: if this node has it, it goes out once."""
+        kept = self.spool.last
+        if kept and kept.key == (owed.task, owed.model) and self._unanswered != owed.task:
+            self.tell(f"round {_round_of(owed.task)}: the server still takes the update: sending it")
+            self._send(kept.update, link)
+
+    def _send(self, update: pb.Update, link: Link) -> None:
+        link.send(pb.FromNode(update=_fitting(update, link.max_message_bytes)))
+        self._unanswered = update.task
+
     def _judged(self, verdict: pb.Verdict) -> None:
+        if verdict.task == self._unanswered:
+            self._unanswered = ""
+        self.spool.judged(verdict.task, verdict.verdict)
         reason = f": {verdict.reason[:300]}" if verdict.reason else ""
         self.tell(f"round {_round_of(verdict.task)}: {verdict.verdict[:20]}{reason}")
 

@@ -39,7 +39,7 @@ class FromNode(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ..., renewal: _Optional[_Union[Renewal, _Mapping]] = ...) -> None: ...
 
 class ToNode(_message.Message):
-    __slots__ = ("welcome", "refusal", "beat", "task", "verdict", "cancel", "farewell", "certificate")
+    __slots__ = ("welcome", "refusal", "beat", "task", "verdict", "cancel", "farewell", "certificate", "owed")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,7 @@ class ToNode(_message.Message):
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     FAREWELL_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    OWED_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     beat: Beat
@@ -56,7 +57,8 @@ class ToNode(_message.Message):
     cancel: Cancel
     farewell: Farewell
     certificate: Certificate
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ...) -> None: ...
+    owed: Owed
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., owed: _Optional[_Union[Owed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "software_version", "name", "key", "shard", "any_shard", "own_examples", "machine")
@@ -227,6 +229,14 @@ class Update(_message.Message):
     metrics: _containers.MessageMap[str, Value]
     error: str
     def __init__(self, task: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., metrics: _Optional[_Mapping[str, Value]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Owed(_message.Message):
+    __slots__ = ("task", "model")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    model: bytes
+    def __init__(self, task: _Optional[str] = ..., model: _Optional[bytes] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("task", "verdict", "reason")

@@ -10,11 +10,12 @@ _UNFINISHED = ".part"
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[BinaryIO]:
+def replacing(target: Path, *, survives_power_cut: bool = True) -> Iterator[BinaryIO]:
     """A file that takes the place of ``target`` once all of it is on disk; gone if the block fails.
 
     Several processes may do so at once: the last one wins. A killed one leaves a file behind that
-    ``forget_unfinished`` removes.
+    ``forget_unfinished`` removes. Where it need not survive a power cut, the disk is not waited for: a kill leaves it
+    complete or absent all the same.
 
     Raises:
         OSError: the disk is full, the folder is missing or read-only.
@@ -24,7 +25,8 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
         with part.open("wb") as sink:
             yield sink
             sink.flush()
-            os.fsync(sink.fileno())
+            if survives_power_cut:
+                os.fsync(sink.fileno())
         part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -108,6 +108,7 @@ class FederationSettings(_Section):
     round_deadline_seconds: PositiveFloat
     time_box_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     rejoin_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    late_rounds: Annotated[int, Field(ge=0, le=100)]
     max_failed_rounds: PositiveInt
     max_strikes: Annotated[int, Field(ge=0)]
     max_own_examples: PositiveInt

@@ -36,12 +36,12 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read (mode 0600): complete or absent, whatever happens meanwhile.
+def write_private(path: Path, content: bytes, *, survives_power_cut: bool = True) -> None:
+    """Write a file that only its owner may read (mode 0600): complete or absent; see ``replacing``.
 
     Raises:
         OSError: the disk is full, the folder is missing or read-only.
     """
-    with replacing(path) as sink:
+    with replacing(path, survives_power_cut=survives_power_cut) as sink:
         os.fchmod(sink.fileno(), 0o600)
         sink.write(content)

@@ -4,6 +4,7 @@ Arrays travel as one buffer with its layout, configuration and metrics as typed 
 that comes in is hostile: bounded before it is read, and never unpickled.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,11 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 DTYPES = frozenset({"float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"})
+
+
+def model_digest(weights: pb.Weights) -> bytes:
+    """SHA-256 of the buffer: which model a task is about. 32 bytes."""
+    return hashlib.sha256(weights.buffer).digest()
 
 
 def pack(record: ArrayRecord) -> pb.Weights:

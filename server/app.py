@@ -28,6 +28,7 @@ from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
 from server.gathering import Cohort, Waiting, gather, sample
 from server.grids import NodeGrid, Verdict
+from server.late import LateWork
 from server.local_only import LocalOnly
 from server.opening import opened, resolve, resumed_path
 from server.report import Round
@@ -152,7 +153,7 @@ class Conductor:
             self._tensorboard.close()
         assert self.run.best is not None, "round 0 is saved by now"
         self._gallery.end(settings.federation.rounds, self.run.best.accuracy)
-        self.run.finish()
+        self.run.finish(self._late.unpaid() if self._late else ())
         self.console.finished(Summary(self.run.path, tuple(Row.from_metrics(row) for row in self.run.metrics)))
 
     def _rounds(self, parts: Sequence[shards.Indices]) -> Iterator[Round]:
@@ -160,6 +161,7 @@ class Conductor:
         settings, last = self.run.settings, self.run.checkpoint
         assert last is not None, "round 0 is saved by now"
         self._memory: Callable[[], dict[str, Plain]] = dict
+        self._late: LateWork | None = None
         self._first_round = last.round + 1
         numbers = range(self._first_round, settings.federation.rounds + 1)
         if settings.run.baseline == "centralized":
@@ -169,16 +171,18 @@ class Conductor:
         strategy = strategies.build(settings.strategy)
         remembered = dict(last.strategy_state)
         clipping = Clipping(settings.strategy.clip_norm_ratio, remembered.pop(NORMS, None))
+        screen = Screen(
+            [len(part) for part in parts],
+            settings.federation.max_own_examples,
+            settings.strategy.max_norm_ratio,
+            settings.training.local_epochs if self._boxes else 1,
+            settings.data.holdout,
+        )
+        self._late = LateWork(settings, self.run.run_id, self.grid, screen, self._strikes.admits, last.late)
         plan = Plan(
             run=self.run.run_id,
             strategy=strategy,
-            screen=Screen(
-                [len(part) for part in parts],
-                settings.federation.max_own_examples,
-                settings.strategy.max_norm_ratio,
-                settings.training.local_epochs if self._boxes else 1,
-                settings.data.holdout,
-            ),
+            screen=screen,
             config=task_config(settings, self.run.run_id, tuple(shards.digest(part) for part in parts)),
             deadline_seconds=settings.federation.round_deadline_seconds,
             num_needed=strategies.num_needed(settings.strategy),
@@ -188,6 +192,7 @@ class Conductor:
             admits=self._strikes.admits,
             boxes=self._boxes,
             clipping=clipping,
+            late=self._late,
         )
         if settings.run.baseline == "local-only":
             start = models.initial_state(settings.model.name, settings.run.seed)
@@ -253,9 +258,10 @@ class Conductor:
         done, evaluation = self._tested(done)
         start = time.monotonic()
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
+        late = self._late.memory() if self._late else {}
         counters = {"failed_rounds": self._failed} | self._strikes.counters
         counters |= self._boxes.counters if self._boxes else {}
-        is_best = self.run.commit(done, evaluation, self._memory(), counters=counters)
+        is_best = self.run.commit(done, evaluation, self._memory(), counters=counters, late=late)
         _LOG.info(
             "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",
             *(done.number, evaluation.accuracy, evaluation.loss, done.num_nodes, done.num_rejected, done.num_expired),
@@ -264,6 +270,9 @@ class Conductor:
         for report in done.reports:
             if report.reason:
                 _LOG.info("%s of %s %s: %s", report.task, report.node, report.verdict, report.reason)
+        for each in done.owed:
+            if each.round == done.number:
+                _LOG.info("%s of %s may still come: %s", each.task, each.node, each.reason)
         self.grid.settle(
             Verdict(node_id(report.node), report.task, report.verdict, report.reason) for report in done.reports
         )
@@ -274,7 +283,7 @@ class Conductor:
         for name in aside:
             self.console.notice(f"{name} is set aside for the rest of the run: its updates were unusable")
         if self._failed >= federation.max_failed_rounds or (self._failed and self._all_are_aside()):
-            reasons = "; ".join(f"{report.node}: {report.reason}" for report in done.reports[:3])
+            reasons = "; ".join(f"{each.node}: {each.reason}" for each in (*done.reports, *done.owed)[:3])
             raise RunFailed(
                 f"{self._failed} rounds in a row had no usable update ({reasons});"
                 f" all that was learned is in {self.run.path}"

@@ -1,24 +1,39 @@
 """One issued task: what is sent to its node, and what came of it."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 from flwr.app import Message
 
 from common import fleet_pb2 as pb
-from common.wire import from_update, own_config
-from server.grids import TRAIN, Answer, Seen
+from common.wire import from_update, model_digest, own_config, to_task
+from server.grids import TRAIN, Answer, Debt, Seen
 
 Outcome = tuple[pb.Update, int] | str  # an update and its size in bytes; or why there is none
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the tasks of an exchange have in common."""
+
+    parcel: bytes  # the serialised task, less what is one node's own
+    model: bytes  # the digest of its weights
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """That of a task."""
+        task = to_task(message)
+        return cls(pb.ToNode(task=task).SerializeToString(), model_digest(task.weights))
 
 
 class Assignment:
     """Used from the link's thread alone, but for ``answer``."""
 
-    def __init__(self, task: str, message: Message, shared: bytes, deadline: float) -> None:
+    def __init__(self, task: str, message: Message, shared: "Shared", deadline: float) -> None:
         self.task = task
         self.message = message
-        self.shared = shared  # the serialised task, less what is this node's own
+        self.shared = shared
         self.deadline = deadline  # on the loop's clock, as all times here
         self._loop = asyncio.get_running_loop()
         self._issued_at = self._loop.time()
@@ -54,7 +69,7 @@ class Assignment:
         """The message to the node; protobuf merges concatenated messages, so the weights are encoded once."""
         left = max(0.0, self.deadline - self._loop.time())
         own = pb.Task(task=self.task, deadline_seconds=left, config=own_config(self.message))
-        parcel = self.shared + pb.ToNode(task=own).SerializeToString()
+        parcel = self.shared.parcel + pb.ToNode(task=own).SerializeToString()
         self.bytes_down += len(parcel)
         return parcel
 
@@ -76,6 +91,10 @@ class Assignment:
         """The node is back, or it no longer matters that it is not."""
         if self.forfeit:
             self.forfeit.cancel()
+
+    def debt(self) -> Debt:
+        """What its node owes, once it has ended without an answer."""
+        return Debt(self.task, self.node_id, self.shared.model, self.seen.ended_at - self._issued_at)
 
     def answer(self) -> Answer:
         """What it came to, once it has ended."""

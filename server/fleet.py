@@ -18,7 +18,8 @@ from common import fleet_pb2 as pb
 from common.records import identify
 from common.settings import Settings
 from server.assignment import Assignment
-from server.grids import Answer, Node, NodeGrid, Verdict
+from server.debts import Paid
+from server.grids import Answer, Debt, Node, NodeGrid, Verdict
 from server.passport import Control
 from server.relay import Listener, Relay
 from server.roster import Roster
@@ -29,6 +30,8 @@ Result = TypeVar("Result")
 
 class Fleet(NodeGrid):
     """The nodes that have joined over the link. A context manager: it serves from enter to exit."""
+
+    takes_late = True
 
     def __init__(
         self, settings: Settings, roster: Roster, model_bytes: int, listener: Listener, control: Control | None = None
@@ -98,14 +101,30 @@ class Fleet(NodeGrid):
 
         return [assignment.answer() for assignment in self._on_the_link(exchange())]
 
+    def owe(self, debts: Iterable[Debt]) -> None:
+        """See ``NodeGrid``; until this is called, whoever is late has expired."""
+        owed = list(debts)
+
+        async def owe() -> None:
+            self._streams.tasks.owe(owed)
+
+        self._on_the_link(owe())
+
+    def late(self) -> dict[str, Answer]:
+        """See ``NodeGrid``."""
+
+        async def collect() -> list[Paid]:
+            return self._streams.tasks.debts.collect()
+
+        return {paid.debt.task: paid.answer() for paid in self._on_the_link(collect())}
+
     def settle(self, verdicts: Iterable[Verdict]) -> None:
-        """Tell those nodes that are here."""
+        """Tell those nodes that are here; the others are told their last verdict when they are back."""
         told = [(v.node_id, pb.Verdict(task=v.task, verdict=v.verdict, reason=v.reason)) for v in verdicts]
 
         def tell() -> None:
             for node_id, verdict in told:
-                if node_id in self._streams.sessions:
-                    self._streams.sessions[node_id].send(pb.ToNode(verdict=verdict))
+                self._streams.tell(node_id, verdict)
 
         self._loop.call_soon_threadsafe(tell)
 

@@ -55,6 +55,17 @@ class Answer:
     bytes_down: int
     bytes_up: int
     seen: Seen = Seen()
+    late_for: int = 0  # the earlier round whose task it answers; 0: that of the exchange
+
+
+@dataclass(frozen=True)
+class Debt:
+    """A task whose round went on without its node, whose update may still come."""
+
+    task: str
+    node_id: int
+    model: bytes  # what the task came with: see ``common.wire.model_digest``
+    seconds: float  # since the task went out
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,8 @@ class Verdict:
 
 class NodeGrid(Grid):
     """A Flower Grid that knows its nodes and accounts for what it carries."""
+
+    takes_late = False  # whether ``owe`` and ``late`` do anything
 
     @abstractmethod
     def nodes(self) -> list[Node]:
@@ -105,6 +118,14 @@ class NodeGrid(Grid):
     def wait_for_change(self, seconds: float) -> None:
         """Sleep until ``nodes()`` may have changed, or ``seconds`` are over."""
         time.sleep(min(seconds, 0.2))
+
+    def owe(self, debts: Iterable[Debt]) -> None:
+        """Take updates for exactly these tasks after their round, from now on."""
+        del debts
+
+    def late(self) -> dict[str, Answer]:
+        """The updates that came so since the last call, at most one of a node, by task; each is given once."""
+        return {}
 
     def settle(self, verdicts: Iterable[Verdict]) -> None:
         """Tell nodes what became of their updates; where an engine cannot, nothing happens."""

@@ -1,14 +1,15 @@
 """The tasks of an exchange on the link: issued, issued again, taken in, cancelled; each ends with one answer."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import Message
 
 from common import fleet_pb2 as pb
-from common.wire import shared_parts, to_task
-from server.assignment import Assignment
-from server.grids import ENOUGH, Node, Seen
+from common.wire import shared_parts
+from server.assignment import Assignment, Shared
+from server.debts import Debts
+from server.grids import ENOUGH, Debt, Node, Seen
 from server.session import Session
 
 
@@ -20,6 +21,7 @@ class OpenTasks:
         self._sessions = sessions
         self._rejoin_seconds = rejoin_seconds
         self._open: dict[str, Assignment] = {}  # by name, until the exchange is over
+        self.debts = Debts()
 
     async def exchange(
         self,
@@ -40,7 +42,7 @@ class OpenTasks:
         """
         clock = asyncio.get_running_loop().time  # monotonic
         deadline = clock() + deadline_seconds
-        shared: dict[tuple[int, int], bytes] = {}  # by what messages have in common
+        shared: dict[tuple[int, int], Shared] = {}  # by what messages have in common
         assignments = [self._issue(names, message, deadline, shared) for message in messages]
         waited_for, num_updates = {assignment.outcome: assignment for assignment in assignments}, 0
         needs_each = bool(num_enough or reserve)  # to wait for one after another costs more, with many nodes
@@ -56,7 +58,7 @@ class OpenTasks:
                 assignments.append(self._issue(names, message, deadline, shared))
                 waited_for[assignments[-1].outcome] = assignments[-1]
         is_enough = bool(num_enough) and num_updates >= num_enough
-        self._close(assignments, *_ends(is_enough, deadline_seconds))
+        self._close(assignments, ENOUGH if is_enough else f"no update within {deadline_seconds:g} s")
         return assignments
 
     def is_training(self, task: str) -> bool:
@@ -64,35 +66,53 @@ class OpenTasks:
         return task in self._open and self._open[task].is_training
 
     def issue_again(self, session: Session) -> None:
-        """The node has joined anew: give it what it had not answered."""
+        """The node has joined anew: give it what it had not answered, and ask for what came too late for its round."""
         for assignment in self._of(session.node):
-            assignment.keep()
-            session.send(assignment.parcel())
+            if assignment.outcome.done():
+                self._put_down(assignment)
+            else:
+                assignment.keep()
+                session.send(assignment.parcel())
+        for debt in self.debts.of(session.node):
+            session.send(_reminder(debt))
+
+    def owe(self, debts: Iterable[Debt]) -> None:
+        """Take updates for exactly these tasks from now on; who works on another one is told to stop."""
+        self.debts.are_kept = True
+        new, gone = self.debts.replace(debts)
+        for debt in new:
+            if session := self._sessions.get(debt.node_id):
+                session.send(_reminder(debt))
+        for debt in gone:
+            session = self._sessions.get(debt.node_id)
+            if session and session.outlasting == debt.task:
+                session.cancel(debt.task, "its update would come too late")
 
     def forfeit_later(self, node: Node, reason: str) -> None:
         """The node's link is gone, for that reason."""
         for assignment in self._of(node):
-            assignment.forfeit_after(self._rejoin_seconds, reason)
+            if not assignment.outcome.done():
+                assignment.forfeit_after(self._rejoin_seconds, reason)
 
     def take(self, node: Node, update: pb.Update, size: int, seen: Seen) -> str:
         """Settle a task on its node's answer of ``size`` bytes; why not, or ''. ``seen`` is how it came to it."""
         assignment = self._open.get(update.task)
         if assignment is None or assignment.node_id != node.node_id:
-            return "this task is not open (any more)"
+            return self.debts.take(node, update, size)
         if assignment.end((update, size), seen):
             return ""
-        return "this task is not open (any more)" if assignment.is_forfeited else "an update for it is in already"
+        return self.debts.take(node, update, size) if assignment.is_forfeited else "an update for it is in already"
 
     def _of(self, node: Node) -> list[Assignment]:
-        return [a for a in self._open.values() if a.node_id == node.node_id and not a.outcome.done()]
+        return [assignment for assignment in self._open.values() if assignment.node_id == node.node_id]
 
     def _issue(
-        self, names: Mapping[int, str], message: Message, deadline: float, shared: dict[tuple[int, int], bytes]
+        self, names: Mapping[int, str], message: Message, deadline: float, shared: dict[tuple[int, int], Shared]
     ) -> Assignment:
         """Send a task, named by its node's id, to its node; ``shared`` are the parcels so far."""
         node_id = message.metadata.dst_node_id
         parts = shared_parts(message)
-        parcel = shared[parts] = shared.get(parts) or _shared_parcel(message)
+        parcel = shared[parts] = shared.get(parts) or Shared.of(message)
         assignment = Assignment(names[node_id], message, parcel, deadline)
         self._open[assignment.task] = assignment
         if node_id in self._sessions:
@@ -111,18 +131,27 @@ class OpenTasks:
                 taken.append(message)
         return taken
 
-    def _close(self, assignments: Sequence[Assignment], reason: str, told: str) -> None:
-        """The exchange is over: what has not ended does so for ``reason``, and its node is told to stop."""
+    def _close(self, assignments: Sequence[Assignment], reason: str) -> None:
+        """The exchange is over: what has not ended does so for ``reason``.
+
+        Nobody waits for its node, which is told to stop, unless the update may be late: then it may go on.
+        """
         for assignment in assignments:
             del self._open[assignment.task]
-            if assignment.end(reason) and assignment.node_id in self._sessions:
-                self._sessions[assignment.node_id].cancel(assignment.task, told)
+            is_at_work, session = assignment.end(reason), self._sessions.get(assignment.node_id)
+            is_owed = self._put_down(assignment)
+            if is_at_work and session and is_owed and reason != ENOUGH:
+                session.outlasts(assignment.task)
+            elif is_at_work and session:
+                session.cancel(assignment.task, ENOUGH if reason == ENOUGH else "the round's time is up")
+
+    def _put_down(self, assignment: Assignment) -> bool:
+        """Whether the node may still pay, if it has not delivered."""
+        if not (self.debts.are_kept and assignment.is_training and assignment.is_forfeited):
+            return False
+        self.debts.add(assignment.debt())
+        return True
 
 
-def _ends(is_enough: bool, deadline_seconds: float) -> tuple[str, str]:
-    """Why open tasks end with an exchange: for the ledger, and for the node."""
-    return (ENOUGH, ENOUGH) if is_enough else (f"no update within {deadline_seconds:g} s", "the round's time is up")
-
-
-def _shared_parcel(message: Message) -> bytes:
-    return pb.ToNode(task=to_task(message)).SerializeToString()
+def _reminder(debt: Debt) -> pb.ToNode:
+    return pb.ToNode(owed=pb.Owed(task=debt.task, model=debt.model))

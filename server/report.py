@@ -32,6 +32,7 @@ class NodeReport:
     bytes_up: int
     threads: int  # CPU threads of training; 0 if not known
     norm: float = math.nan  # L2 distance of the update from the global model before; nan without an update
+    judged: int = 0  # the round in which that was decided, and the update averaged; 0: its own
     is_fault: bool = False  # whether it counts against the node: see server.strikes
     is_clipped: bool = False  # whether it was shortened before it was averaged: see server.clipping
 
@@ -41,6 +42,7 @@ class NodeReport:
             {
                 "task": self.task,
                 "round": self.round,
+                "judged": self.judged or self.round,
                 "node": self.node,
                 "shard": self.shard,
                 "examples": self.examples,
@@ -91,6 +93,7 @@ class Round:
     evaluations: tuple[NodeEvaluation, ...] = ()  # in node order; empty where nodes hold nothing out
     local_models: tuple[LocalModel, ...] = ()  # of all nodes that ever trained, in a run that averages nothing
     phases: Phases = field(default_factory=Phases)
+    owed: tuple[NodeReport, ...] = ()  # tasks, also of earlier rounds, that expire unless their update comes late
 
     @property
     def node_accuracy_mean(self) -> float:
@@ -131,6 +134,11 @@ class Round:
         """Nodes that did not deliver in time."""
         return self._count("expired")
 
+    @property
+    def num_late(self) -> int:
+        """Those among ``num_nodes`` whose task was of an earlier round."""
+        return sum(report.verdict == "accepted" and report.round < self.number for report in self.reports)
+
     def _count(self, verdict: Verdict) -> int:
         return sum(report.verdict == verdict for report in self.reports)
 
@@ -146,6 +154,7 @@ def metrics_record(number: int, evaluation: Evaluation, done: Round | None, best
             "num_rejected": done.num_rejected,
             "num_clipped": done.num_clipped,
             "num_expired": done.num_expired,
+            "num_late": done.num_late,
             "share_of_data": done.share_of_data,
             "seconds": done.seconds,
             "fit_seconds": done.fit_seconds,

@@ -15,6 +15,7 @@ from server import strategies
 from server.clipping import Clipping
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
+from server.late import LateWork
 from server.node_evaluation import evaluate_on_nodes
 from server.phases import split
 from server.repeats import Repeats
@@ -39,6 +40,7 @@ class Plan:
     admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
     boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
     clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
+    late: LateWork | None = None  # what nodes owe from earlier rounds; None: nothing is ever late
 
 
 def rounds(
@@ -81,12 +83,15 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     )
     exchanged = time.monotonic()
     checked, rejected = _checked(answers, nodes, plan.screen, state, budgets)
+    judged: Sequence[Answer] = answers
+    if plan.late:
+        judged, nodes, checked, rejected = plan.late.account(number, state, answers, nodes, checked, rejected, budgets)
     rejected |= repeats.stale(number, checked, state)
     rejected |= plan.screen.compare([u for u in checked if u.node.node_id not in rejected], state)
     checked.sort(key=lambda update: replace(update.node, shard=update.shard).order)
     updates = plan.clipping.clipped([u for u in checked if u.node.node_id not in rejected], state)
     checked = [*updates, *(update for update in checked if update.node.node_id in rejected)]
-    replies: dict[int, Message] = {answer.node_id: answer.reply for answer in answers if answer.reply is not None}
+    replies: dict[int, Message] = {answer.node_id: answer.reply for answer in judged if answer.reply is not None}
     averaged, reason = _average(plan, number, cohort.num_wanted, updates, replies)
     if averaged is None:
         rejected |= {update.node.node_id: reason for update in updates}
@@ -94,9 +99,10 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         plan.clipping.remember(updates)
         state = averaged
     times = (start, exchanged, time.monotonic())
-    done = concluded(plan, number, state, times, nodes, answers, checked, rejected)
+    done = concluded(plan, number, state, times, nodes, answers, checked, rejected, judged)
+    done = replace(done, owed=plan.late.unpaid() if plan.late else ())
     if plan.boxes:
-        plan.boxes.measure(done.reports)
+        plan.boxes.measure(each for each in (*done.reports, *done.owed) if each.round == number or each.examples)
     return _evaluated(grid, plan, done) if plan.nodes_evaluate else done
 
 
@@ -109,6 +115,7 @@ def concluded(
     answers: Sequence[Answer],
     checked: Sequence[Screened],
     rejected: Mapping[int, str],
+    judged: Sequence[Answer] | None = None,
 ) -> Round:
     """A round whose exchange is over and whose new model is ``state``.
 
@@ -121,15 +128,19 @@ def concluded(
         answers: one for each of its tasks.
         checked: updates that were sound in themselves.
         rejected: reasons by node id; those of ``checked`` that are not among them were used.
+        judged: those that have a verdict, with what came late; None = all ``answers``.
     """
     updates = [update for update in checked if update.node.node_id not in rejected]
+    judged = answers if judged is None else judged
+    in_time = {answer.node_id for answer in answers}
     seconds = times[-1] - times[0]
-    phases = split(*times, answers, {update.node.node_id: update.fit_seconds for update in updates})
+    fits = {update.node.node_id: update.fit_seconds for update in updates if update.node.node_id in in_time}
+    phases = split(*times, answers, fits)
     examples = sum(update.num_examples for update in updates)
     by_node = {update.node.node_id: update for update in checked}
     reports = [
         _report(plan.run, number, nodes[a.node_id], a, by_node.get(a.node_id), rejected.get(a.node_id, ""))
-        for a in answers
+        for a in judged
     ]
     return Round(
         number=number,
@@ -142,7 +153,7 @@ def concluded(
         fit_seconds=phases.train,
         overhead_seconds=max(0.0, seconds - phases.train),
         bytes_down=sum(answer.bytes_down for answer in answers),
-        bytes_up=sum(answer.bytes_up for answer in answers),
+        bytes_up=sum(answer.bytes_up for answer in judged),
         phases=phases,
     )
 
@@ -197,10 +208,11 @@ def _share(updates: Sequence[Screened], screen: Screen) -> float:
 
 
 def _report(run: str, number: int, node: Node, answer: Answer, update: Screened | None, rejected: str) -> NodeReport:
-    shard = update.shard if update else node.shard
+    shard, issued = update.shard if update else node.shard, answer.late_for or number
     return NodeReport(
-        task=f"{run}/{number}/{node.name}",
-        round=number,
+        task=f"{run}/{issued}/{node.name}",
+        round=issued,
+        judged=answer.late_for and number,
         node=node.name,
         shard=shard,
         examples=update.num_examples if update else 0,

@@ -28,13 +28,19 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._last_heard = self._loop.time()
-        self._cancelled = ""  # a task the node was told to drop and has not dropped yet
+        self._past = ""  # a task whose round is over and which the node has not dropped or done yet
+        self._is_cancelled = False  # whether it was told to drop it
         self._in_hand, self._seen = "", Seen()  # the last task that the node said it works on
 
     @property
     def free(self) -> bool:
-        """Whether the node can take a task: it may be here and yet hang in a cancelled one."""
-        return not self._cancelled
+        """Whether the node can take a task: it may be here and yet hang in a former one."""
+        return not self._past
+
+    @property
+    def outlasting(self) -> str:
+        """The task that the node goes on with though its round is over; '' without one."""
+        return "" if self._is_cancelled else self._past
 
     @property
     def silent_seconds(self) -> float:
@@ -55,13 +61,13 @@ class Session:
 
     def cancel(self, task: str, reason: str) -> None:
         """Tell the node to drop a task; until it says that it has, it is not free."""
-        self._cancelled = task
+        self._past, self._is_cancelled = task, True
         self.send(pb.ToNode(cancel=pb.Cancel(task=task, reason=reason)))
 
     def works_on(self, task: str) -> None:
         """The node says what it works on ('' = nothing)."""
-        if task != self._cancelled:
-            self._cancelled = ""
+        if task != self._past:
+            self._past = ""
         now = self._loop.time()
         if task and task != self._in_hand:
             self._in_hand, self._seen = task, Seen(taken_at=now)
@@ -71,6 +77,10 @@ class Session:
     def seen(self, task: str) -> Seen:
         """When the node was heard to take that task and to be done with it, on this link."""
         return self._seen if task == self._in_hand else Seen()
+
+    def outlasts(self, task: str) -> None:
+        """The node may go on with a task after its round; until it works on it no more, it is not free."""
+        self._past, self._is_cancelled = task, False
 
     def finish(self, farewell: pb.Farewell) -> None:
         """Send what waits, then a farewell, then close."""

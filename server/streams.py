@@ -42,6 +42,7 @@ class Streams:
         """``changed`` is called when a node comes, goes or becomes free; for the rest see ``Fleet``."""
         self.sessions: dict[int, Session] = {}  # by node id
         self.tasks = OpenTasks(self.sessions, settings.federation.rejoin_seconds)
+        self._untold: dict[int, pb.Verdict] = {}  # the last verdict of each node that was not here
         self._control = control
         self._link = settings.link
         self._num_shards = settings.data.num_shards
@@ -76,6 +77,13 @@ class Streams:
             session.finish(farewell())
         await asyncio.sleep(0)  # let streams that have nothing left to say end by themselves
         await doors.stop(grace=2)
+
+    def tell(self, node_id: int, verdict: pb.Verdict) -> None:
+        """Tell a node what became of its update, now or when it is back."""
+        if node_id in self.sessions:
+            self.sessions[node_id].send(pb.ToNode(verdict=verdict))
+        else:
+            self._untold[node_id] = verdict
 
     async def pulse(self) -> None:
         """Show every node that the server lives; end links whose node does not."""
@@ -115,6 +123,8 @@ class Streams:
             former.end("the same node joined anew")
         self.sessions[node.node_id] = session
         session.send(pb.ToNode(welcome=self._welcome(node, renew)))
+        if verdict := self._untold.pop(node.node_id, None):
+            session.send(pb.ToNode(verdict=verdict))
         self.tasks.issue_again(session)
         address = _address(stream)
         _LOG.info("%s joined with shard %d from %s: %s", node.name, node.shard, address, _machine(hello))

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from client.discovery import Place
 from client.entrance import Entrance
 from client.membership import Membership
 from client.node import Node
+from client.spool import Spool
 from common import fleet_pb2 as pb
 from common.layers import load
 from common.settings import Settings
@@ -165,6 +167,7 @@ def real_node(
     told: list[str],
     should_stop: Callable[[], bool] = lambda: False,
     entrance: Entrance | None = None,
+    state: Path | None = None,
 ) -> Node:
     """The client's own node, to live in a thread of this process; it leaves after one run.
 
@@ -179,5 +182,6 @@ def real_node(
         should_stop=lambda seconds: should_stop() or threading.Event().wait(min(seconds, 0.05)),
         tell=told.append,
         show_progress=lambda _: None,
+        spool=Spool(state, said.name, told.append),
         entrance=entrance,
     )

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Checkpoint:
     random_states: dict[str, Plain]  # may be empty
     counters: dict[str, int]  # such as failed_rounds
     offsets: dict[str, int]  # log file name -> bytes of it that count
+    late: dict[str, Plain] = field(default_factory=dict)  # what nodes still owe; checkpoints of old say nothing of it
 
 
 def own_copy(state: Mapping[str, Tensor]) -> State:
@@ -71,7 +72,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: the last one is still the one before.
     """
-    content = {"format": FORMAT} | {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    content = {"format": FORMAT} | {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)}
     content["best"] = asdict(checkpoint.best)
     replace_keeping(folder / LAST, folder / FORMER, to_bytes(content | {"sha256": _content_sha256(content)}))
 
@@ -172,6 +173,7 @@ def _parts(checkpoint: Checkpoint) -> dict[str, bool]:
         "best": _is_count(best.round) and best.round <= checkpoint.round,
         "best_state": _is_state(checkpoint.best_state) and weights_sha256(checkpoint.best_state) == best.sha256,
         "strategy_state": isinstance(checkpoint.strategy_state, dict),
+        "late": isinstance(checkpoint.late, dict),
         "random_states": isinstance(checkpoint.random_states, dict),
     }
 

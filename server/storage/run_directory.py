@@ -13,7 +13,7 @@ import json
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from common.models import State, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.training import Evaluation
-from server.report import Round, finite, metrics_record
+from server.report import NodeReport, Round, finite, metrics_record
 from server.storage import checkpoint as checkpoints
 from server.storage.checkpoint import Best, Checkpoint, Plain, own_copy, to_bytes
 from server.storage.durable import (
@@ -161,7 +161,7 @@ class RunDirectory:
         Raises:
             RunFailed: it cannot be written.
         """
-        self._save(0, state, evaluation, None, {}, {}, {})
+        self._save(0, state, evaluation, None, {}, {}, {}, {})
 
     def commit(
         self,
@@ -170,6 +170,7 @@ class RunDirectory:
         strategy_state: Mapping[str, Plain] | None = None,
         random_states: Mapping[str, Plain] | None = None,
         counters: Mapping[str, int] | None = None,
+        late: Mapping[str, Plain] | None = None,
     ) -> bool:
         """Save a finished round; True if its model is the best so far.
 
@@ -177,16 +178,19 @@ class RunDirectory:
             RunFailed: something cannot be written; the text says which round is the last that is saved.
         """
         return self._save(
-            done.number, done.state, evaluation, done, strategy_state or {}, random_states or {}, counters or {}
+            *(done.number, done.state, evaluation, done),
+            *(strategy_state or {}, random_states or {}, counters or {}, late or {}),
         )
 
-    def finish(self) -> None:
-        """Save that no further round is wanted.
+    def finish(self, unpaid: Sequence[NodeReport] = ()) -> None:
+        """Save that no further round is wanted, and the verdicts on what nodes owe to the end.
 
         Raises:
             RunFailed: it cannot be written.
         """
-        self._commit(replace(self._last(), finished=True, rounds_total=self.settings.federation.rounds))
+        last, total = self._last(), self.settings.federation.rounds
+        offsets = last.offsets | {LEDGER: self._append(LEDGER, [report.ledger_record() for report in unpaid])}
+        self._commit(replace(last, finished=True, rounds_total=total, offsets=offsets, late={}))
 
     def close(self) -> None:
         """Close the log and let others open the run."""
@@ -213,6 +217,7 @@ class RunDirectory:
         strategy_state: Mapping[str, Plain],
         random_states: Mapping[str, Plain],
         counters: Mapping[str, int],
+        late: Mapping[str, Plain],
     ) -> bool:
         own = own_copy(state)
         is_best = _is_better(evaluation, self.best)
@@ -238,6 +243,7 @@ class RunDirectory:
                 random_states=dict(random_states),
                 counters=dict(counters),
                 offsets=offsets,
+                late=dict(late),
             )
         )
         if is_best:

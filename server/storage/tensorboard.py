@@ -127,6 +127,7 @@ def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, f
     yield "round/nodes", done.num_nodes
     yield "round/rejected", done.num_rejected
     yield "round/clipped", done.num_clipped
+    yield "round/late", done.num_late
     yield "link/bytes_up", done.bytes_up
     yield "link/bytes_down", done.bytes_down
     if done.evaluations:

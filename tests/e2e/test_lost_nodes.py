@@ -32,7 +32,7 @@ def test_a_round_goes_on_without_a_node_that_is_late(federation: Federation) -> 
     wait_round(server, num_nodes=2)
 
     frozen = freeze(server, b)
-    expired = {"node": "b", "verdict": "expired", "reason": "no update within 3 s"}
+    expired = {"node": "b", "verdict": "expired", "reason": "no update within 3 s, nor in 2 more rounds"}
     late = wait_round(server, frozen, num_nodes=1, set_aside=[expired])
     without = wait_round(server, late, num_nodes=1, num_expired=0)  # who hangs is not asked again
     b.send(signal.SIGCONT)
@@ -73,8 +73,9 @@ def wait_round(server: Server, earlier: Event | None = None, **figures: Any) -> 
 
 
 def wait_round_without_b(server: Server, left: Event) -> Event:
-    """The round after the one in which b's task expired because it left and did not return."""
-    expired = {"node": "b", "verdict": "expired", "reason": f"{left['reason']}, and it was not back within 1 s"}
+    """The round after the one in which b's task expired because it left and did not return, nor deliver late."""
+    never = f"{left['reason']}, and it was not back within 1 s, nor in 2 more rounds"
+    expired = {"node": "b", "verdict": "expired", "reason": never}
     return wait_round(server, wait_round(server, left, num_nodes=1, set_aside=[expired]), num_nodes=1, num_expired=0)
 
 

@@ -13,7 +13,8 @@ from tests.e2e.runs import assert_same_learning, json_lines, points_of, state_of
 
 ON_THE_TEST_SET = ["round", "test_loss", "test_accuracy", "class_accuracy"]
 METRICS = [
-    *(*ON_THE_TEST_SET, "train_loss", "num_nodes", "num_rejected", "num_clipped", "num_expired", "share_of_data"),
+    *(*ON_THE_TEST_SET, "train_loss", "num_nodes", "num_rejected", "num_clipped", "num_expired", "num_late"),
+    "share_of_data",
     *(
         "seconds",
         "fit_seconds",
@@ -35,7 +36,7 @@ METRICS = [
     ),
 ]
 LEDGER = [
-    *("task", "round", "node", "shard", "examples", "sha256", "verdict", "reason"),
+    *("task", "round", "judged", "node", "shard", "examples", "sha256", "verdict", "reason"),
     *("seconds", "bytes", "threads"),
 ]
 TESTED = {"test/loss", "test/accuracy", *(f"test/class_accuracy/{digit}" for digit in range(10))}
@@ -43,7 +44,7 @@ TAGS = TESTED | {
     *("train/loss", "round/seconds", "round/overhead_seconds", "round/nodes"),
     *(f"round/{phase}_seconds" for phase in ("broadcast", "train", "train_median", "upload")),
     *(f"round/{phase}_seconds" for phase in ("wait", "average", "evaluate", "write")),
-    *("round/rejected", "round/clipped", "link/bytes_up", "link/bytes_down", "best/accuracy"),
+    *("round/rejected", "round/clipped", "round/late", "link/bytes_up", "link/bytes_down", "best/accuracy"),
     *(f"node/{node}/{value}" for node in "ab" for value in ("train_loss", "examples", "seconds", "update_norm")),
 }
 FILES = {

@@ -140,7 +140,7 @@ def test_what_is_one_nodes_own_comes_with_what_all_share_which_is_packed_once(
         packed.append(message)
         return to_task(message)
 
-    monkeypatch.setattr("server.open_tasks.to_task", pack)
+    monkeypatch.setattr("server.assignment.to_task", pack)
     weights, config = to_record(toy_state(1.0)), ConfigRecord({"server-round": 1, "max-steps": 9})
     contents = [
         RecordDict({"arrays": weights, "config": config, OWN: ConfigRecord({"max-steps": steps})}) for steps in (3, 4)

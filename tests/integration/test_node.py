@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from flwr.app import Message, RecordDict
@@ -30,11 +31,11 @@ MODEL_BYTES = 61_706 * 4
 class Living:
     """A real node that lives beside the test, and the lines it told."""
 
-    def __init__(self, fleet: Fleet, said: pb.Hello) -> None:
+    def __init__(self, fleet: Fleet, said: pb.Hello, state: Path | None = None) -> None:
         self.told: list[str] = []
         self.stopped = False
         self._pool = ThreadPoolExecutor(1)
-        node = real_node(fleet, said, self.told, lambda: self.stopped)
+        node = real_node(fleet, said, self.told, lambda: self.stopped, state=state)
         self.end: Future[None] = self._pool.submit(node.live)
 
     def wait(self, line: str) -> None:
@@ -42,8 +43,8 @@ class Living:
 
 
 @contextmanager
-def living(fleet: Fleet, **holds: int) -> Iterator[Living]:
-    node = Living(fleet, hello("a", **holds))
+def living(fleet: Fleet, state: Path | None = None, **holds: int) -> Iterator[Living]:
+    node = Living(fleet, hello("a", **holds), state)
     try:
         yield node
     finally:
@@ -108,6 +109,50 @@ def test_the_same_task_again_is_answered_with_the_same_bytes(fleet: Fleet, diary
     replies = (first.reply, again.reply, other.reply)
     seconds = [reply.content.metric_records["metrics"]["fit-seconds"] for reply in replies]
     assert seconds[0] == seconds[1] != seconds[2]
+
+
+def test_the_same_task_after_a_restart_is_answered_with_the_same_bytes(
+    fleet: Fleet, diary: Diary, settings: Settings, tmp_path: Path
+) -> None:
+    task, answers = content(settings), []
+    for times in (1, 2):
+        with living(fleet, tmp_path, shard=0) as node:
+            diary.wait("a joined with 0", times)
+            answers.append(ask(fleet, task))
+        diary.wait("a left: it was stopped", times)
+    assert "the server asks again for the last update: sending the same bytes" in node.told
+    first, again = (answer.reply.content.metric_records["metrics"] for answer in answers if answer.reply)
+    assert dict(first) == dict(again)  # with the seconds that the fit took
+    assert answers[0].bytes_up == answers[1].bytes_up
+
+
+def test_a_node_whose_link_breaks_finishes_and_delivers_when_it_is_back(diary: Diary, tmp_path: Path) -> None:
+    settings = link_settings(data_num_shards=600, training_local_epochs=30, federation_rejoin_seconds=0)
+    with fleet_with(diary, settings, MODEL_BYTES) as fleet, living(fleet, tmp_path, shard=0) as node:
+        fleet.owe([])
+        diary.wait("a joined with 0")
+        with ThreadPoolExecutor(1) as aside:
+            answer = aside.submit(ask, fleet, content(settings))
+            until(lambda: any("%" in line for line in diary.lines))
+            cut(fleet)
+            assert answer.result(PATIENCE_SECONDS).reason == "it was cut, and it was not back within 0 s"
+        node.wait("round 1: the server still takes the update: sending it")
+        came: dict[str, Answer] = {}
+        until(lambda: bool(came.update(fleet.late()) or came))
+    assert list(came) == ["run/1/a"]
+    reply = came["run/1/a"].reply
+    assert reply is not None
+    assert reply.content.metric_records["metrics"]["num-examples"] == 100
+    assert sum(line.startswith("round 1: trained on 100 images") for line in node.told) == 1
+
+
+def cut(fleet: Fleet) -> None:
+    """End the link of a node, without a word to it."""
+
+    def end() -> None:
+        fleet._streams.sessions[A.node_id].end("it was cut")
+
+    fleet._loop.call_soon_threadsafe(end)
 
 
 def test_a_task_that_is_cancelled_is_dropped_and_the_next_one_done(

@@ -64,6 +64,7 @@ def test_metrics_have_exactly_the_keys_of_the_contract(tmp_path: Path) -> None:
                 "num_rejected": 1,
                 "num_clipped": 0,
                 "num_expired": 1,
+                "num_late": 0,
                 "share_of_data": 0.1,
                 "seconds": 2.5,
                 "fit_seconds": 2.0,
@@ -92,6 +93,7 @@ def test_the_ledger_has_a_line_for_every_verdict(tmp_path: Path) -> None:
     assert lines[0] == {
         "task": "t/1/pi-1",
         "round": 1,
+        "judged": 1,
         "node": "pi-1",
         "shard": 3,
         "examples": 6000,
@@ -476,14 +478,14 @@ except FedgeError as error:
 """
 
 
-@pytest.mark.parametrize(("file", "limit"), [("ledger.jsonl", 700), ("last.pt", 1800)])
+@pytest.mark.parametrize(("file", "limit"), [("ledger.jsonl", 750), ("last.pt", 1800)])
 def test_a_full_disk_ends_the_run_with_a_sentence_and_loses_nothing(tmp_path: Path, file: str, limit: int) -> None:
     with _run(tmp_path) as run:
         run.begin(_state(0), Evaluation(2.3, 0.1))
         run.commit(_round(1), Evaluation(0.5, 0.8))
     path = tmp_path / "a"
     before = _contents(path)
-    assert len(before["ledger.jsonl"]) <= 700 < 2 * len(before["ledger.jsonl"]) < 1800 < len(before["last.pt"])
+    assert len(before["ledger.jsonl"]) <= 750 < 2 * len(before["ledger.jsonl"]) < 1800 < len(before["last.pt"])
     command = [sys.executable, "-c", _FULL, str(path), str(limit)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == [

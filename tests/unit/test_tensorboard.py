@@ -40,6 +40,7 @@ def test_every_round_has_exactly_the_tags_of_the_contract(tmp_path: Path) -> Non
         "round/nodes": [(1, 1.0)],
         "round/rejected": [(1, 1.0)],
         "round/clipped": [(1, 0.0)],
+        "round/late": [(1, 0.0)],
         "link/bytes_up": [(1, 202.0)],
         "link/bytes_down": [(1, 300.0)],
         "node/pi-1/train_loss": [(1, 0.625)],
