@@ -129,7 +129,8 @@ def _end_actors() -> None:
 
     # Not isinstance: it asks each object for its __class__, and some answer with a warning.
     for actor in [thing for thing in gc.get_objects() if type(thing) is ray.actor.ActorHandle]:
-        ray.kill(actor)
+        with contextlib.suppress(ray.exceptions.RayError):  # it may have ended meanwhile
+            ray.kill(actor)
 
 
 @contextlib.contextmanager
