@@ -42,6 +42,10 @@ class Optimizer(ABC):
             ValueError: it is not the state of such an optimizer over such parameters.
         """
 
+    def _check_number(self, gradients: Sequence[Tensor]) -> None:
+        if len(gradients) != len(self.parameters):
+            raise ValueError(f"expected {len(self.parameters)} gradients, one a parameter, got {len(gradients)}")
+
     def _own_copies(self, state: Mapping[str, Any], key: str) -> list[Tensor]:
         """The tensors under ``key``, one for each parameter and like it."""
         values = state.get(key)
@@ -56,7 +60,7 @@ class Optimizer(ABC):
         """Gradients of the loss with an L2 penalty on the parameters."""
         if not self.weight_decay:
             return gradients
-        return [g.add(p, alpha=self.weight_decay) for g, p in zip(gradients, self.parameters, strict=True)]
+        return torch._foreach_add(list(gradients), self.parameters, alpha=self.weight_decay)
 
 
 class SGD(Optimizer):
@@ -73,16 +77,16 @@ class SGD(Optimizer):
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step down ``gradients``, which are in the order and shapes of the parameters."""
+        self._check_number(gradients)
         gradients = self._with_penalty(gradients)
         if self.momentum:
             if self._velocity is None:
                 self._velocity = [gradient.clone() for gradient in gradients]
             else:
-                for velocity, gradient in zip(self._velocity, gradients, strict=True):
-                    velocity.mul_(self.momentum).add_(gradient)
+                torch._foreach_mul_(self._velocity, self.momentum)
+                torch._foreach_add_(self._velocity, list(gradients))
             gradients = self._velocity
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.add_(gradient, alpha=-self.learning_rate)
+        torch._foreach_add_(self.parameters, list(gradients), alpha=-self.learning_rate)
 
     def state(self) -> dict[str, Any]:
         """``velocity``: one tensor a parameter; none before the first step, and none without momentum."""
@@ -116,16 +120,18 @@ class Adam(Optimizer):
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
         """One step down ``gradients``, which are in the order and shapes of the parameters."""
+        self._check_number(gradients)
         self._steps += 1
         rate = self.learning_rate / (1 - self.beta1**self._steps)  # both averages start at zero: make up for it
         root = (1 - self.beta2**self._steps) ** 0.5
-        gradients = self._decayed(gradients)
-        for parameter, gradient, mean, square in zip(
-            self.parameters, gradients, self._means, self._squares, strict=True
-        ):
-            mean.lerp_(gradient, 1 - self.beta1)
-            square.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-            parameter.addcdiv_(mean, square.sqrt().div_(root).add_(self.epsilon), value=-rate)
+        gradients = list(self._decayed(gradients))
+        torch._foreach_lerp_(self._means, gradients, 1 - self.beta1)
+        torch._foreach_mul_(self._squares, self.beta2)
+        torch._foreach_addcmul_(self._squares, gradients, gradients, value=1 - self.beta2)
+        scales = torch._foreach_sqrt(self._squares)
+        torch._foreach_div_(scales, root)
+        torch._foreach_add_(scales, self.epsilon)
+        torch._foreach_addcdiv_(self.parameters, self._means, scales, value=-rate)
 
     def state(self) -> dict[str, Any]:
         """``steps`` done, and ``means`` and ``squares``: one tensor a parameter each."""
@@ -148,8 +154,7 @@ class AdamW(Adam):
     """Adam whose ``weight_decay`` shrinks the weights themselves (Loshchilov & Hutter 2019, algorithm 2)."""
 
     def _decayed(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
-        for parameter in self.parameters:
-            parameter.mul_(1 - self.learning_rate * self.weight_decay)
+        torch._foreach_mul_(self.parameters, 1 - self.learning_rate * self.weight_decay)
         return gradients
 
 
