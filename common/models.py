@@ -125,6 +125,7 @@ class CNN(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, 10] of ``images`` [N, 1, 28, 28]."""
         x = F.relu(self.conv1(images))  # [N, 16, 26, 26]
+        x = x.contiguous(memory_format=torch.channels_last)  # the same values, pooled side by side: much sooner
         x = F.max_pool2d(x, kernel_size=3, stride=1)  # [N, 16, 24, 24]
         x = F.relu(self.fc1(x.flatten(1)))  # [N, 100]
         return self.fc2(x)  # type: ignore[no-any-return]
