@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from common import optimizers, schedules
+from common.lenet5_gradients import by_hand
 from common.models import Network
 from common.optimizers import Optimizer
 from common.settings import TrainingSettings
 
 NUM_LABELS = 10
+WINDOW = 1024  # examples prepared at once: 4 MB as floats
 Prepare = Callable[[Tensor], Tensor]  # uint8 [N, 28, 28] -> float32 [N, 1, S, S]: ``Preprocessing.prepare``
 
 
@@ -52,6 +54,8 @@ def fit(
 ) -> FitResult:
     """Train ``model`` in place with local steps (McMahan et al. 2017, ClientUpdate).
 
+    The gradients come from autograd, or for LeNet-5 from ``common.lenet5_gradients``: the same but for the last bits.
+
     Args:
         model: the network, holding the global weights; the learned weights are left in it.
         images: uint8 [N, 28, 28], N >= 1.
@@ -74,17 +78,22 @@ def fit(
     num_examples = len(labels)
     num_steps = settings.local_epochs * -(-num_examples // settings.batch_size)
     num_steps = min(num_steps, max_steps) if max_steps else num_steps
+    gradients_by_hand = by_hand(model)
     loss_sum = torch.zeros(())
     num_processed = steps_done = 0
-    for epoch, batch in islice(_batches(num_examples, settings, generator), num_steps):
+    for epoch, x, y in islice(_batches(images, labels, prepare, settings, generator), num_steps):
         optimizer.learning_rate = schedules.learning_rate(settings, round_number, epoch)
-        loss = model.loss(model(prepare(images[batch])), labels[batch])
-        gradients: Sequence[Tensor] = torch.autograd.grad(loss, parameters)
+        gradients: Sequence[Tensor]
+        if gradients_by_hand:
+            loss, gradients = gradients_by_hand(x, y)
+        else:
+            loss = model.loss(model(x), y)
+            gradients = torch.autograd.grad(loss, parameters)
         if proximal_mu:
             gradients = _pulled(gradients, parameters, origin, proximal_mu)
         optimizer.step(gradients)
-        loss_sum += loss.detach() * len(batch)  # the last batch is short: weight by examples
-        num_processed += len(batch)
+        loss_sum += loss.detach() * len(y)  # the last batch is short: weight by examples
+        num_processed += len(y)
         steps_done += 1
         watch(steps_done / num_steps)
         if is_enough():
@@ -92,11 +101,16 @@ def fit(
     return FitResult(loss_sum.item() / num_processed, num_examples, steps_done, num_processed)
 
 
-def _batches(num_examples: int, settings: TrainingSettings, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
-    """(epoch, int64 indices) of every batch: each epoch goes through all examples once, in an order of its own."""
+def _batches(
+    images: Tensor, labels: Tensor, prepare: Prepare, settings: TrainingSettings, generator: torch.Generator
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(epoch, prepared images, labels) of every batch: an epoch goes through all examples in an order of its own."""
+    window = max(1, WINDOW // settings.batch_size) * settings.batch_size  # many batches cost no more calls than one
     for epoch in range(settings.local_epochs):
-        for batch in torch.randperm(num_examples, generator=generator).split(settings.batch_size):
-            yield epoch, batch
+        for some in torch.randperm(len(labels), generator=generator).split(window):
+            x, y = prepare(images[some]), labels[some]
+            for batch in zip(x.split(settings.batch_size), y.split(settings.batch_size), strict=True):
+                yield epoch, *batch
 
 
 @torch.no_grad()
@@ -133,4 +147,5 @@ def _pulled(
 ) -> Sequence[Tensor]:
     """Gradients of the loss with FedProx's term, ``mu / 2`` times the squared distance from ``origin``."""
     with torch.no_grad():
-        return [g + mu * (p - o) for g, p, o in zip(gradients, parameters, origin, strict=True)]
+        distance = torch._foreach_sub(list(parameters), list(origin))
+        return torch._foreach_add(list(gradients), torch._foreach_mul(distance, mu))
