@@ -9,7 +9,7 @@ from typing import Any
 
 from common.models import weights_sha256
 from tests.e2e.runs import json_lines, points_of, state_of
-from tests.faults.federation import NODES, ROUNDS, Federation
+from tests.faults.federation import NODES, PATIENCE_SECONDS, ROUNDS, Federation
 from tests.faults.injector import Fault
 from tests.faults.nursery import Nursery
 from tests.faults.outcome import Outcome
@@ -99,8 +99,7 @@ def _live_through(federation: Federation, crash: Crash, record: Path | None) -> 
             break
         num_faults += 1
         federation.start(crash.who, following, None if following else record)
-    problems = [] if num_faults == len(lives) or crash.after_seconds is not None else ["its point was not passed"]
-    return num_faults, problems + _ends(federation, crash.who)
+    return num_faults, _ends(federation, crash.who)
 
 
 def _ends(federation: Federation, victim: str) -> list[str]:
@@ -111,12 +110,21 @@ def _ends(federation: Federation, victim: str) -> list[str]:
         # A node that could not be told, or that comes when the server has gone, waits for the next run: as it should.
         may_wait = is_over or (node == victim and "the run is done" in federation.said(NODES[1]))
         if node in federation.pids:
-            codes[node] = federation.wait(node, 0.5 if may_wait else 60.0)
-            if codes[node] is None and may_wait and "trying again" in federation.said(node).splitlines()[-1]:
-                codes[node] = 0
+            codes[node] = _end_or_wait(federation, node) if may_wait else federation.wait(node)
     if is_over and codes["server"] == 2:
         del codes["server"]
     return [f"{who} ended with {code}" for who, code in codes.items() if code != 0]
+
+
+def _end_or_wait(federation: Federation, node: str) -> int | None:
+    """The exit code of a node; 0 also for one that waits for a server."""
+    for _ in range(int(PATIENCE_SECONDS / 0.2)):
+        code = federation.wait(node, 0.2)
+        if code is not None:
+            return code
+        if "trying again" in federation.said(node).splitlines()[-1]:
+            return 0
+    return None
 
 
 def judge(name: str, federation: Federation, reference: Path, num_faults: int, problems: list[str]) -> Outcome:

@@ -2,17 +2,15 @@
 
 import errno
 import os
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.faults.crash_schedules import VICTIM, passed
+from tests.faults.crash_schedules import VICTIM, faults
 from tests.faults.crash_trials import Stage, judge
 from tests.faults.federation import NODES, Federation
 from tests.faults.injector import Deed, Fault
 from tests.faults.outcome import Outcome
 
-SEED = 7
 KINDS: dict[Deed, str] = {"ENOSPC": "disk full", "EROFS": "disk read-only", "EIO": "one call fails"}
 _FILES = {"open", "write", "truncate", "fsync", "replace", "link", "unlink", "mkdir", "chmod"}
 _STOPPED = (1, 2)  # the exit codes that go with a sentence
@@ -35,12 +33,11 @@ class DiskFault:
 
 def disk_faults(stage: Stage) -> dict[str, list[DiskFault]]:
     """All of them by family: each kind at each call of a run that changes a file."""
-    drawn, found = random.Random(SEED), dict[str, list[DiskFault]]()
+    found: dict[str, list[DiskFault]] = {}
     for who, whose in (("server", "server"), (VICTIM, "node")):
-        points = [(point, times) for point, times in passed(stage.reference_points(who)) if _can_fail(point)]
         for deed, kind in KINDS.items():
-            faults = (Fault(point, drawn.randint(1, times), deed) for point, times in points)
-            found[f"{whose}: {kind}"] = [DiskFault(who, fault) for fault in faults]
+            at = faults(stage.reference_points(who), deed, _can_fail)
+            found[f"{whose}: {kind}"] = [DiskFault(who, fault) for fault in at]
     return found
 
 

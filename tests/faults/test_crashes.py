@@ -3,11 +3,9 @@
 A seeded sample of what ``make faults`` plays in full.
 """
 
-import random
-
 import pytest
 
-from tests.faults.crash_schedules import crashes
+from tests.faults.crash_schedules import crashes, sample
 from tests.faults.crash_trials import Crash, Stage, play
 from tests.faults.federation import NODES
 from tests.faults.injector import Fault
@@ -23,7 +21,7 @@ NUM_SAMPLES = {
 @pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize(("family", "number"), [(f, n) for f, count in NUM_SAMPLES.items() for n in range(count)])
 def test_a_killed_run_comes_to_the_same_models(stage: Stage, family: str, number: int) -> None:
-    crash = random.Random(family).sample(crashes(stage)[family], NUM_SAMPLES[family])[number]
+    crash = sample(crashes(stage)[family], lambda found: found.name, NUM_SAMPLES[family])[number]
     assert_explained(stage, crash, f"{family}-{number}".replace(" ", "-"))
 
 

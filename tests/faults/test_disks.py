@@ -3,10 +3,9 @@
 A seeded sample of what ``make faults`` plays in full.
 """
 
-import random
-
 import pytest
 
+from tests.faults.crash_schedules import sample
 from tests.faults.crash_trials import Stage
 from tests.faults.disk_trials import disk_faults, play_disk
 
@@ -21,7 +20,7 @@ NUM_SAMPLES = {
 @pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize(("family", "number"), [(f, n) for f, count in NUM_SAMPLES.items() for n in range(count)])
 def test_a_run_whose_disk_fails_comes_to_the_same_models(stage: Stage, family: str, number: int) -> None:
-    disk = random.Random(family).sample(disk_faults(stage)[family], NUM_SAMPLES[family])[number]
+    disk = sample(disk_faults(stage)[family], lambda found: found.name, NUM_SAMPLES[family])[number]
     outcome = play_disk(stage, disk, f"{family}-{number}".replace(" ", "-").replace(":", ""))
     assert not outcome.problems, outcome
     assert outcome.identical, outcome
