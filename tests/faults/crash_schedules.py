@@ -16,8 +16,8 @@ SEED = 42
 VICTIM = NODES[0]
 # Round 2 is committed, and neither its best.pt nor what TensorBoard shows of round 3 is there: a resume has work to do.
 MID_RUN = Fault("server/storage/durable.py:replace_keeping replace last.pt after", 3)
-_CHANCE = ("beat", "progress", "receive before", "connect", "mkdir state", "members.json", "enrol")
-# How often these are passed differs between two runs.
+_CHANCE = ("beat", "progress", "receive before", "connect", "mkdir state", "members.json", "enrol", "server serve")
+# How often these are passed differs between two runs, whether at all on a resume.
 
 
 def crashes(stage: Stage, num_random: int = 0) -> dict[str, list[Crash]]:
