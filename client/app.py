@@ -13,7 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from common import mnist, models, own_data, shards
+from common import mnist, models, shards
 from common.errors import DataError, UsageError, WireError
 from common.models import Network, copy_state
 from common.preprocessing import Preprocessing
@@ -182,6 +182,8 @@ def _divided(part: mnist.Images, holdout: float, seed: int, shard: int) -> tuple
 @lru_cache(maxsize=1)
 def own_images(path: str) -> mnist.Images:
     """A node's own images, read once; see ``common.own_data.load``."""
+    from common import own_data  # here: Pillow is for own images alone
+
     return own_data.load(Path(path), max_examples=None)
 
 

@@ -8,7 +8,7 @@ import torch
 from common import mnist, models
 from common.preprocessing import Preprocessing
 from common.training import evaluate
-from tests.e2e.processes import Federation
+from tests.e2e.processes import Federation, Process
 from tests.e2e.runs import assert_same_learning, json_lines, points_of, state_of, verdicts_of
 
 ON_THE_TEST_SET = ["round", "test_loss", "test_accuracy", "class_accuracy"]
@@ -47,6 +47,8 @@ TAGS = TESTED | {
     *("round/rejected", "round/clipped", "round/late", "link/bytes_up", "link/bytes_down", "best/accuracy"),
     *(f"node/{node}/{value}" for node in "ab" for value in ("train_loss", "examples", "seconds", "update_norm")),
 }
+IMPORTED = "import time:"  # how a line of Python's own list of imports begins
+NOT_ON_A_NODE = {"server", "torchvision", "tensorboard", "flwr.cli", "PIL", "torch._dynamo", "sympy", "ray"}
 FILES = {
     *("settings.yaml", "metrics.jsonl", "ledger.jsonl", "best.pt", "best.json", "last.pt", "last.prev.pt"),
     *("run.log", "tensorboard"),
@@ -55,7 +57,8 @@ FILES = {
 
 def test_a_run_over_sockets(federation: Federation, simulated: Path) -> None:
     server = federation.serve()
-    nodes = federation.clients(server, "--once")
+    a = federation.client(server, "--shard", "0", "--name", "a", "--once", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    nodes = (a, federation.client(server, "--shard", "1", "--name", "b", "--once"))
 
     codes = [server.exit_code(), *(node.exit_code() for node in nodes)]
 
@@ -66,9 +69,18 @@ def test_a_run_over_sockets(federation: Federation, simulated: Path) -> None:
     assert_records(run)
     assert_best(run)
     assert_same_learning(run, simulated)
+    assert_imports_little(a)
     for node in nodes:
-        assert node.err == []
+        assert [line for line in node.err if not line.startswith(IMPORTED)] == []
         assert [line for line in node.out if "the server says: the run is done, best accuracy " in line], node
+
+
+def assert_imports_little(node: Process) -> None:
+    """A node whose data is unpacked loads nothing that only a server or a first start needs."""
+    imported = {line.rpartition("|")[2].strip() for line in node.err if line.startswith(IMPORTED)}
+    assert {"torch", "grpc", "client.app"} <= imported
+    unwanted = {name for name in imported if name.startswith(tuple(f"{package}." for package in NOT_ON_A_NODE))}
+    assert unwanted | imported & NOT_ON_A_NODE == set()
 
 
 def assert_the_story(events: list[dict[str, object]]) -> None:
