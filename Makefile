@@ -42,6 +42,9 @@ recipes: setup  ## run all recipes, JOBS=N at once (hours; may be stopped), and 
 strategies: setup  ## run all strategies likewise, and write their tables into docs/strategies.md
 	@$(RUN) -m benchmarks.strategies --jobs $(or $(JOBS),1)
 
+attacks: setup  ## run all attacks of hostile nodes likewise, and write their tables into docs/attacks.md
+	@$(RUN) -m benchmarks.attacks --jobs $(or $(JOBS),1)
+
 proto: $(VENV)/.development  ## generate the link's messages anew from common/fleet.proto
 	@$(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. common/fleet.proto
 
@@ -67,4 +70,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test fuzz faults check format recipes strategies proto lock clean
+.PHONY: help setup demo test fuzz faults check format recipes strategies attacks proto lock clean

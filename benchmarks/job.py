@@ -21,6 +21,7 @@ class Job:
     config: str  # such as "recipes/gpu-lab"
     rounds: int  # as the file and the flags ask for
     flags: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("server",)  # the module that conducts it, and what it must be told in any case
 
     def rows(self, out: Path) -> Run:
         """What is measured so far, to the last of these rounds; none if nothing ran yet."""
@@ -32,7 +33,7 @@ class Job:
 
     def command(self, out: Path) -> list[str]:
         """How to start the run, or to go on with it."""
-        server, folder = (sys.executable, "-m", "server"), out / self.name
+        server, folder = (sys.executable, "-m", *self.program), out / self.name
         if folder.exists():
             return [*server, "--resume", str(folder), "--quiet"]
         return [*server, "--config", str(self._file), *self.flags, "--out", str(out), "--name", self.name, "--quiet"]
