@@ -67,11 +67,11 @@ class Fleet(NodeGrid):
         self._farewell = pb.Farewell(reason=reason, run_done=run_done)
 
     def nodes(self) -> list[Node]:
-        """Nodes that are here and not still at work on a task that was cancelled, in node order."""
+        """Nodes that are here and not still at work on the task of a former round, in node order."""
         return self._here(free=True)
 
     def busy(self) -> list[Node]:
-        """Nodes that are here and still at work on a task that was cancelled, in node order."""
+        """Nodes that are here and still at work on the task of a former round, in node order."""
         return self._here(free=False)
 
     def _here(self, free: bool) -> list[Node]:

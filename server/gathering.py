@@ -25,7 +25,7 @@ class Waiting:
     num_wanted: int
     shards_held: int
     seconds_left: float
-    num_busy: int = 0  # others that are here and still at work on a task that was cancelled
+    num_busy: int = 0  # others that are here and still at work on the task of a former round
     num_aside: int = 0  # others that are here and set aside
 
 
@@ -59,7 +59,7 @@ def gather(
         if left <= 0:
             raise RunFailed(
                 f"only {len(nodes)} of {num_wanted} nodes came within {wait_seconds:g} s (federation.wait_seconds)"
-                f"{_named('here', nodes)}{_named('busy with a cancelled task', busy)}{_named('set aside', aside)};"
+                f"{_named('here', nodes)}{_named('busy with a former task', busy)}{_named('set aside', aside)};"
                 f" start more clients{f' or ask for fewer with {wanted_by}' if num_wanted > 1 else ''}"
             )
         shards_held = len({node.shard for node in nodes if node.shard > OWN_DATA})

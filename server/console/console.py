@@ -46,7 +46,7 @@ class Console(ABC):
     ) -> None:
         """Too few nodes are there; call it as often as you like.
 
-        ``num_busy`` and ``num_aside`` more are there, at work on a cancelled task or set aside.
+        ``num_busy`` and ``num_aside`` more are there, at work on a former task or set aside.
         """
 
     @abstractmethod

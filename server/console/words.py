@@ -101,7 +101,7 @@ def waiting(
     """Who is there, how much of the data they hold, and for how long the server goes on waiting."""
     held = share(shards_held / num_shards if num_shards else 0.0)
     nodes, shards = count(num_wanted, "node"), count(num_shards, "shard")
-    others = f", {num_busy} busy with a cancelled task" if num_busy else ""
+    others = f", {num_busy} busy with a former task" if num_busy else ""
     others += f", {num_aside} set aside" if num_aside else ""
     data = f"{shards_held} of {shards}: {held} of the data"
     return f"{num_nodes} of {nodes}{others}; {data}; giving up in {clock(seconds_left)}"

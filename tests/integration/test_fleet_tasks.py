@@ -115,6 +115,15 @@ def test_an_answer_knows_when_its_node_took_the_task_and_was_done(
     assert [math.isnan(at) for at in (untold.taken_at, untold.done_at, untold.ended_at)] == [True, True, False]
 
 
+def test_a_node_that_was_away_is_told_its_last_verdict_when_it_is_back(fleet: Fleet) -> None:
+    fleet.settle([Verdict(A.node_id, "run/1/a", "expired", ""), Verdict(A.node_id, "run/2/a", "expired", "it left")])
+    with joined(fleet, "a", 0) as node:
+        assert node.hear("verdict") == pb.Verdict(task="run/2/a", verdict="expired", reason="it left")
+    with joined(fleet, "a", 0) as again:
+        fleet.settle([Verdict(A.node_id, "run/3/a", "accepted", "")])
+        assert again.hear("verdict").task == "run/3/a"  # the one of before is not told twice
+
+
 @pytest.mark.parametrize(("fraction", "shown"), [(-3.0, "a 0%"), (7.0, "a 100%")])
 def test_progress_is_shown_within_its_bounds(
     fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor, fraction: float, shown: str

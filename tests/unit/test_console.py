@@ -145,7 +145,7 @@ def test_who_is_there_and_does_not_do_is_said(kind: str) -> None:
     screen = Screen(kind)
     with screen.console as console:
         console.waiting(0, 1, 0, 10, 590.0, num_busy=2, num_aside=1)
-    assert "0 of 1 node, 2 busy with a cancelled task, 1 set aside; 0 of 10 shards" in screen.text
+    assert "0 of 1 node, 2 busy with a former task, 1 set aside; 0 of 10 shards" in screen.text
 
 
 def test_json_counts_who_is_there_and_does_not_do() -> None:

@@ -69,7 +69,7 @@ def test_a_wait_says_who_is_here_and_does_not_do() -> None:
     with pytest.raises(RunFailed) as error:
         gather(HangingGrid(), 7, 0.01, lambda: False, seen.append, lambda node: node.shard > 0, "federation.min_nodes")
     assert str(error.value) == (
-        "only 6 of 7 nodes came within 0.01 s (federation.wait_seconds), here: n1 n2 n3 n4 n5 …, busy with a cancelled"
+        "only 6 of 7 nodes came within 0.01 s (federation.wait_seconds), here: n1 n2 n3 n4 n5 …, busy with a former"
         " task: attic, set aside: n0; start more clients or ask for fewer with federation.min_nodes"
     )
     assert {(waiting.num_nodes, waiting.num_busy, waiting.num_aside) for waiting in seen} == {(6, 1, 1)}
