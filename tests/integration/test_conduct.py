@@ -207,6 +207,36 @@ def test_who_was_set_aside_stays_so_after_a_resume_and_is_not_waited_for(new_run
     assert [line.partition(" -> ")[2] for line in grid.tape if "->" in line] == ["node-0"] * 3
 
 
+class Killed(BaseException):
+    """The server's process is no more."""
+
+
+@pytest.mark.xfail(reason="nobody remembers whom a killed server has asked")
+def test_tasks_of_a_killed_server_end_in_the_ledger_though_their_nodes_are_not_asked_again(new_run: Any) -> None:
+    def killed(_: Message) -> Content:
+        raise Killed
+
+    run = new_run(settings_of())
+    with pytest.raises(Killed):
+        story(run, ScriptedGrid({NODES[0]: learned, NODES[1]: killed}))
+    run.close()
+    with RunDirectory.open_existing(run.path) as again:
+        grid = ScriptedGrid({NODES[1]: lambda message: learned(message, 1), NODES[2]: says("its link broke")})
+        story(again, grid)
+    lost = "the server ended in this round, and the node was not asked when the round was done again"
+    assert [
+        (line["task"].partition("/")[2], line["verdict"], line["reason"]) for line in lines(run, "ledger.jsonl")
+    ] == [
+        ("1/node-0", "expired", lost),
+        ("1/node-1", "accepted", ""),
+        ("1/node-2", "expired", "its link broke"),
+        ("2/node-1", "accepted", ""),
+        ("2/node-2", "expired", "its link broke"),
+    ]
+    assert [line.get("num_expired") for line in lines(run, "metrics.jsonl")] == [None, 2, 1]
+    assert grid.tape[1].endswith("/1/node-0 expired")
+
+
 def test_a_resumed_run_gives_the_budget_of_the_speed_that_was_measured_before(new_run: Any) -> None:
     """100 examples in 0.25 s make 120 in the box: 7 batches of 16, of the 14 that two epochs have."""
     run = new_run(settings_of(federation_time_box_seconds=0.3, training_local_epochs=2))
