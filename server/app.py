@@ -236,6 +236,8 @@ class Conductor:
         is_race = not settings.simulation.nodes and settings.run.baseline == "none"
         over_selection = federation.over_selection if is_race else 0.0
         cohort = sample(nodes, federation.fraction, settings.run.seed, number, over_selection)
+        if not settings.simulation.nodes:  # virtual nodes are the same ones when the round is done again
+            self.run.issue(number, cohort.nodes)
         self.console.round_started(number, federation.rounds, len(cohort.nodes))
         return cohort
 
@@ -253,7 +255,7 @@ class Conductor:
     def _keep(self, done: Round) -> None:
         """Evaluate and save a finished round, then tell everyone."""
         federation = self.run.settings.federation
-        done, aside = self._strikes.judged(done)
+        done, aside = self._strikes.judged(self.run.with_lost(done))
         self._failed = 0 if done.averaged else self._failed + 1
         done, evaluation = self._tested(done)
         start = time.monotonic()

@@ -25,8 +25,10 @@ from common.models import State, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.training import Evaluation
+from server.grids import Node
 from server.report import NodeReport, Round, finite, metrics_record
 from server.storage import checkpoint as checkpoints
+from server.storage import issued
 from server.storage.checkpoint import Best, Checkpoint, Plain, own_copy, to_bytes
 from server.storage.durable import (
     append,
@@ -181,6 +183,21 @@ class RunDirectory:
             *(done.number, done.state, evaluation, done),
             *(strategy_state or {}, random_states or {}, counters or {}, late or {}),
         )
+
+    def issue(self, number: int, nodes: Sequence[Node]) -> None:
+        """Write down whom round ``number`` asks, before it does.
+
+        Raises:
+            RunFailed: it cannot be written.
+        """
+        with self._saying(issued.FILE):
+            issued.begin(self.path, number, nodes)
+
+    def with_lost(self, done: Round) -> Round:
+        """The round with verdicts also on those of its tasks that only a server issued which has ended since."""
+        known = {report.task for report in (*done.reports, *done.owed)}
+        lost = issued.lost(self.path, self._run_id, done.number, known)
+        return replace(done, reports=tuple(sorted((*done.reports, *lost), key=lambda each: (each.shard, each.node))))
 
     def finish(self, unpaid: Sequence[NodeReport] = ()) -> None:
         """Save that no further round is wanted, and the verdicts on what nodes owe to the end.

@@ -211,7 +211,6 @@ class Killed(BaseException):
     """The server's process is no more."""
 
 
-@pytest.mark.xfail(reason="nobody remembers whom a killed server has asked")
 def test_tasks_of_a_killed_server_end_in_the_ledger_though_their_nodes_are_not_asked_again(new_run: Any) -> None:
     def killed(_: Message) -> Content:
         raise Killed
