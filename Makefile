@@ -27,6 +27,9 @@ faults: $(VENV)/.development  ## run hundreds of seeded schedules of faults (ten
 	@$(RUN) -m tests.faults.deadlines --rounds 1000
 	@EVERY_FAULT=1 $(RUN) -m pytest tests/e2e/test_wrong_clocks.py
 
+soak: $(VENV)/.development  ## 20 nodes and a server under a kill loop, SECONDS=600 of it, against as long without
+	@$(RUN) -m tests.faults.soak --seconds $(or $(SECONDS),600)
+
 check: $(VENV)/.development  ## lint, formatting and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -70,4 +73,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test fuzz faults check format recipes strategies attacks proto lock clean
+.PHONY: help setup demo test fuzz faults soak check format recipes strategies attacks proto lock clean

@@ -154,7 +154,10 @@ def _lines(descriptor: int) -> IO[str]:
 
 
 def _install(asked: dict[str, Any]) -> None:
+    from tests.faults.slow_fit import stretch
     from tests.faults.streams import wrap_channels, wrap_served_streams
+
+    stretch(float(os.environ.get("LEAST_FIT_SECONDS", 0)))
 
     fault, record = asked["fault"], asked["record"]
     injector = Injector(Fault(**fault) if fault else None, Path(record) if record else None)
