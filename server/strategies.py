@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ _MEMORIES = ("momentum_vector", "m_t", "v_t")
 
 def build(settings: StrategySettings) -> Strategy:
     """Flower's strategy of that name, with its parameters."""
+    _leave_imports_alone()
     kind, parameters = _STRATEGIES[settings.name]
     chosen = {name: getattr(settings, key) for name, key in parameters.items()}
     return kind(**_COHORT, **chosen, **_FIXED.get(settings.name, {}))
@@ -130,7 +131,7 @@ def average(
     before = memory(strategy)
     for update in updates:
         replies[update.node.node_id].content = update.content
-    with np.errstate(over="ignore", invalid="ignore"), _little_to_collect():  # what comes of it is looked at below
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
         arrays, _ = strategy.aggregate_train(round_number, [replies[update.node.node_id] for update in updates])
     assert arrays is not None, "a strategy given usable updates must average them"
     # Some of Flower's strategies mix in a NumPy float64: their arrays come out twice as wide.
@@ -143,14 +144,14 @@ def average(
     return None
 
 
-@contextmanager
-def _little_to_collect() -> Iterator[None]:
-    """Some of Flower's strategies call ``gc.collect`` for every array: 0.1 s each if it looks through all of torch."""
+@cache
+def _leave_imports_alone() -> None:
+    """Some of Flower's strategies call ``gc.collect`` for every array: 0.1 s each if it looks through all of torch.
+
+    Once in a process: what is frozen and thawed counts as old, and old garbage is hardly ever collected.
+    """
+    gc.collect()
     gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def memory(strategy: Strategy) -> dict[str, Plain]:

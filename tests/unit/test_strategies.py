@@ -82,7 +82,6 @@ def test_a_strategy_asks_just_the_cohort_with_the_model_and_the_round() -> None:
     assert dict(content.config_records["config"]) == {"run": "r", "server-round": 3}
 
 
-@pytest.mark.xfail(reason="all that lives is thawed as old")
 def test_what_lives_through_an_average_does_not_count_as_old() -> None:
     """Old garbage is hardly ever collected: a server that runs for days would grow by a model in every round."""
     strategy, (update, reply) = strategies.build(SETTINGS), screened(NODES[0], toy_state(1.0), 100)
