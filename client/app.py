@@ -13,6 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from client.outgoing import outgoing
 from common import mnist, models, shards
 from common.errors import DataError, UsageError, WireError
 from common.models import Network, copy_state
@@ -88,7 +89,8 @@ def train(message: Message, context: Context) -> Message:
         fit_seconds=time.monotonic() - start,
         threads=torch.get_num_threads(),
     )
-    return Message(update_record(update), reply_to=message)
+    arrays = outgoing(task, update.state, shard, context.state)
+    return Message(update_record(update, arrays), reply_to=message)
 
 
 @app.evaluate()

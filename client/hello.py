@@ -4,6 +4,7 @@ from client.device import describe
 from client.identity import Identity
 from common import __version__
 from common import fleet_pb2 as pb
+from common.codecs import NAMES
 from common.settings import Settings
 from common.wire import PROTOCOL_VERSION
 
@@ -26,6 +27,7 @@ def make_hello(identity: Identity, shard: int | str | None, own_data: str | None
         software_version=__version__,
         name=identity.name,
         key=identity.key if settings.link.insecure else "",
+        codecs=NAMES,
         machine=pb.Machine(
             hostname=machine.hostname,
             architecture=machine.arch,

@@ -52,6 +52,7 @@ class Node:
     opened: type[Link] = Link  # what carries them
     spool: Spool = field(default_factory=Spool)  # the last finished update
     _unanswered: str = ""  # the task whose update went out on this link and has had no verdict yet
+    _remembered: RecordDict = field(default_factory=RecordDict)  # what the ClientApp keeps from task to task
     _pause: float = FIRST_PAUSE_SECONDS
     _told: set[str] = field(default_factory=set)
     _shard: int = 0
@@ -209,7 +210,7 @@ class Node:
         }
         if self.own_data:
             node_config["data"] = self.own_data
-        context = Context(run_id=1, node_id=1, node_config=node_config, state=RecordDict(), run_config={})
+        context = Context(run_id=1, node_id=1, node_config=node_config, state=self._remembered, run_config={})
         return to_update(answer(self.app, message, context, let_through=(Stopped, _Dropped)), task.task)
 
     def _owed(self, owed: pb.Owed, link: Link) -> None:

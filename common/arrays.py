@@ -1,4 +1,4 @@
-"""A ``state_dict`` as Flower's record of arrays, and back: what comes in is typed and bounded, never unpickled."""
+"""A ``state_dict`` as Flower's record of arrays, plain or under a codec, and back; never unpickled."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 
+from common.codec import Codec, Layout
+from common.codecs import NAMES, PLAIN
 from common.errors import WireError
 from common.models import State
 from common.npy import STYPE, read, to_array
@@ -23,6 +25,38 @@ def to_state(record: ArrayRecord) -> State:
         WireError: an array's bytes are not the NumPy array that it claims.
     """
     return {name: torch.from_numpy(to_ndarray(name, array)) for name, array in record.items()}
+
+
+def to_encoded(state: State, codec: Codec | None, generator: torch.Generator | None = None) -> ArrayRecord:
+    """A state under a codec: one uint8 array that bears the codec's name. Without a codec, as ``to_record``.
+
+    Raises:
+        WireError: a value is not finite.
+    """
+    if codec is None:
+        return to_record(state)
+    return ArrayRecord({codec.name: to_array(np.frombuffer(codec.encode(state, generator), np.uint8))})
+
+
+def from_encoded(record: ArrayRecord, codec: Codec | None, layout: Layout) -> State:
+    """The state that ``to_encoded`` made a record of; ``layout`` gives its names and shapes.
+
+    Raises:
+        WireError: the record is under another codec, or the payload is none for this layout.
+    """
+    if codec_of(record) != (codec.name if codec else PLAIN):
+        raise WireError(f"the weights are {codec_of(record)}, expected {codec.name if codec else PLAIN}")
+    if codec is None:
+        return to_state(record)
+    payload = to_ndarray(codec.name, record[codec.name])
+    if payload.dtype != np.uint8:
+        raise WireError(f"the {codec.name} payload has dtype {payload.dtype}, expected 'uint8'")
+    return codec.decode(payload.tobytes(), layout)
+
+
+def codec_of(record: ArrayRecord) -> str:
+    """The name of the codec that a record seems to be under, ``PLAIN`` for tensors."""
+    return next(iter(record)) if len(record) == 1 and next(iter(record)) in NAMES else PLAIN
 
 
 def to_ndarray(name: str, array: Array) -> np.ndarray:

@@ -61,7 +61,7 @@ class ToNode(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., owed: _Optional[_Union[Owed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "software_version", "name", "key", "shard", "any_shard", "own_examples", "machine")
+    __slots__ = ("protocol_version", "software_version", "name", "key", "shard", "any_shard", "own_examples", "machine", "codecs")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class Hello(_message.Message):
     ANY_SHARD_FIELD_NUMBER: _ClassVar[int]
     OWN_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     software_version: str
     name: str
@@ -78,7 +79,8 @@ class Hello(_message.Message):
     any_shard: bool
     own_examples: int
     machine: Machine
-    def __init__(self, protocol_version: _Optional[int] = ..., software_version: _Optional[str] = ..., name: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., any_shard: _Optional[bool] = ..., own_examples: _Optional[int] = ..., machine: _Optional[_Union[Machine, _Mapping]] = ...) -> None: ...
+    codecs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol_version: _Optional[int] = ..., software_version: _Optional[str] = ..., name: _Optional[str] = ..., key: _Optional[str] = ..., shard: _Optional[int] = ..., any_shard: _Optional[bool] = ..., own_examples: _Optional[int] = ..., machine: _Optional[_Union[Machine, _Mapping]] = ..., codecs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Machine(_message.Message):
     __slots__ = ("hostname", "architecture", "cpu", "cores", "memory_bytes", "python", "torch", "threads")

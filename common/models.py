@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -143,6 +144,13 @@ MODELS: dict[str, type[Network]] = {
 def build(name: str) -> Network:
     """A network with arbitrary weights; ``name`` is one of ``MODELS``."""
     return MODELS[name]()
+
+
+@lru_cache
+def layout(name: str) -> State:
+    """Names and shapes of a network's weights; the tensors hold no values."""
+    with torch.device("meta"):
+        return build(name).state_dict()
 
 
 def initial_state(name: str, seed: int) -> State:

@@ -9,10 +9,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from common.arrays import to_record, to_state
+from common import models
+from common.arrays import from_encoded, to_record
+from common.codec import Codec
+from common.codecs import PLAIN, by_name
 from common.errors import FedgeError, WireError
 from common.models import State
 from common.settings import DataSettings, ModelSettings, PreprocessingSettings, Settings, TrainingSettings
@@ -41,12 +44,14 @@ class Task:
     """One node's work in one round."""
 
     round_number: int
-    state: State  # the global model
+    state: State  # the global model, as it was decoded
     settings: TaskSettings
     shard_digests: tuple[str, ...]  # of every shard's index list, by number
     proximal_mu: float = 0.0  # FedProx's; 0 for all other strategies
     max_steps: int = 0  # the node's budget; 0 = none
     max_seconds: float = 0.0  # in place of a budget: how long a fit may take by the node's own clock; 0 = any time
+    run: str = ""  # its id
+    codec: Codec | None = None  # of the update
 
     @property
     def is_boxed(self) -> bool:
@@ -82,7 +87,16 @@ def task_config(settings: Settings, run: str, shard_digests: tuple[str, ...]) ->
         data=settings.data,
         training=settings.training,
     )
-    return ConfigRecord({"run": run, "settings": travelling.model_dump_json(), "shard-digests": list(shard_digests)})
+    return ConfigRecord(
+        {
+            "run": run,
+            "settings": travelling.model_dump_json(),
+            "shard-digests": list(shard_digests),
+            "codec": settings.link.codec,
+            "broadcast-codec": settings.link.broadcast_codec,
+            "top-k": settings.link.top_k,
+        }
+    )
 
 
 def read_task(content: RecordDict) -> Task:
@@ -106,14 +120,17 @@ def read_task(content: RecordDict) -> Task:
     max_steps = config.get(MAX_STEPS, 0)
     if type(max_steps) is not int or max_steps < 0:
         raise WireError(f"the task's {MAX_STEPS} must be a whole number of at least 0, got {max_steps!r:.40}")
+    broadcast, codec = (_codec(config, key) for key in ("broadcast-codec", "codec"))
     return Task(
         round_number,
-        to_state(arrays),
+        from_encoded(arrays, broadcast, models.layout(settings.model.name)),
         settings,
         tuple(str(digest) for digest in digests),
         _amount(config, "proximal-mu"),  # as Flower's FedProx says it
         max_steps,
         _amount(config, MAX_SECONDS),
+        str(config.get("run", "")),
+        codec,
     )
 
 
@@ -125,8 +142,15 @@ def _amount(config: Mapping[str, object], key: str) -> float:
     return value
 
 
-def update_record(update: Update) -> RecordDict:
-    """An update as the content of a reply."""
+def _codec(config: Mapping[str, object], key: str) -> Codec | None:
+    name, top_k = config.get(key, PLAIN), config.get("top-k", 1.0)  # an older server names none
+    if not isinstance(name, str) or not isinstance(top_k, float):
+        raise WireError(f"the task's {key} is {name!r:.40} and its top-k {top_k!r:.40}, expected a name and a share")
+    return by_name(name, top_k)
+
+
+def update_record(update: Update, arrays: ArrayRecord | None = None) -> RecordDict:
+    """An update as the content of a reply; ``arrays`` are its weights under the task's codec, if there is one."""
     metrics: dict[str, int | float | list[int] | list[float]] = {
         "num-examples": update.num_examples,
         "train-loss": update.train_loss,
@@ -134,7 +158,7 @@ def update_record(update: Update) -> RecordDict:
         "fit-seconds": update.fit_seconds,
         "threads": update.threads,
     }
-    return RecordDict({"arrays": to_record(update.state), "metrics": MetricRecord(metrics)})
+    return RecordDict({"arrays": arrays or to_record(update.state), "metrics": MetricRecord(metrics)})
 
 
 def evaluation_record(loss: float, accuracy: float, num_examples: int) -> RecordDict:

@@ -124,13 +124,16 @@ class FederationSettings(_Section):
 
 
 class LinkSettings(_Section):
-    """Where the server listens and when a peer counts as gone."""
+    """Where the server listens, under which codecs weights travel, and when a peer counts as gone."""
 
     host: Annotated[str, Field(min_length=1)]
     port: Annotated[int, Field(ge=0, le=65_535)]
     enrol_port: Annotated[int, Field(ge=0, le=65_535)]
     insecure: bool
     announce: bool
+    codec: Literal["float32", "float16", "int8", "int4", "int2", "sign", "top-k"]
+    broadcast_codec: Literal["float32", "float16", "int8"]
+    top_k: Annotated[float, Field(gt=0, le=1)]
     beat_seconds: PositiveFloat
     silence_seconds: PositiveFloat
 

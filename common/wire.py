@@ -13,7 +13,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from common import fleet_pb2 as pb
-from common.arrays import to_ndarray
+from common.arrays import codec_of, to_ndarray
+from common.codecs import NAMES, PLAIN
 from common.errors import WireError
 from common.npy import to_array
 from common.records import OWN, UNREADABLE_CODE, error_reply
@@ -44,7 +45,9 @@ def model_digest(weights: pb.Weights) -> bytes:
 
 
 def pack(record: ArrayRecord) -> pb.Weights:
-    """Arrays as one buffer and its layout."""
+    """Arrays as one buffer and its layout; a payload under a codec needs none."""
+    if (codec := codec_of(record)) != PLAIN:
+        return pb.Weights(codec=codec, buffer=to_ndarray(codec, record[codec]).tobytes())
     arrays = {name: np.asarray(to_ndarray(name, array), order="C") for name, array in record.items()}
     return pb.Weights(
         codec="raw",
@@ -59,8 +62,12 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
     Raises:
         WireError: the codec is unknown, or layout and buffer do not fit each other.
     """
+    if weights.codec in NAMES and weights.codec != PLAIN:
+        if weights.layout:
+            raise WireError(f"a {weights.codec} payload comes with a layout of {len(weights.layout)}, expected none")
+        return ArrayRecord({weights.codec: Array(np.frombuffer(weights.buffer, np.uint8))})
     if weights.codec != "raw":
-        raise WireError(f"unknown codec {weights.codec!r:.40}, expected 'raw'")
+        raise WireError(f"unknown codec {weights.codec!r:.40}, expected 'raw' or a codec's name")
     if len(weights.layout) > MAX_TENSORS:
         raise WireError(f"the layout lists {len(weights.layout)} tensors, at most {MAX_TENSORS} are allowed")
     buffer, offset = memoryview(weights.buffer), 0

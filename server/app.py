@@ -14,6 +14,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common import mnist, models, shards
+from common.codecs import by_name
 from common.errors import FedgeError, Interrupted, RunFailed, SettingsError
 from common.layers import Layer, from_assignments
 from common.preprocessing import Preprocessing
@@ -177,12 +178,14 @@ class Conductor:
             settings.strategy.max_norm_ratio,
             settings.training.local_epochs if self._boxes else 1,
             settings.data.holdout,
+            by_name(settings.link.codec, settings.link.top_k),
         )
         self._late = LateWork(settings, self.run.run_id, self.grid, screen, self._strikes.admits, last.late)
         plan = Plan(
             run=self.run.run_id,
             strategy=strategy,
             screen=screen,
+            broadcast_codec=by_name(settings.link.broadcast_codec, settings.link.top_k),
             config=task_config(settings, self.run.run_id, tuple(shards.digest(part) for part in parts)),
             deadline_seconds=settings.federation.round_deadline_seconds,
             num_needed=strategies.num_needed(settings.strategy),

@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from flwr.app import MetricRecord, RecordDict
 
-from common.arrays import to_record, to_state
+from common.arrays import to_encoded, to_record, to_state
+from common.codecs import by_name
 from common.models import State
 from common.settings import Settings
 from common.wire import model_digest, pack
+from server.broadcast import broadcast
 from server.grids import Answer, Debt, Node, NodeGrid
 from server.owed import Owed, from_memory, to_memory
 from server.report import NodeReport
@@ -65,7 +67,8 @@ class LateWork:
         self._most = settings.federation.late_rounds if grid.takes_late and is_averaged else 0
         self._last_round = settings.federation.rounds
         self._owed, self._models = from_memory(memory)
-        self._digests = {number: _digest(state) for number, state in self._models.items()}
+        self._codec = by_name(settings.link.broadcast_codec, settings.link.top_k)
+        self._digests = {number: self._digest(state) for number, state in self._models.items()}
         self._tell_grid()
 
     def account(
@@ -123,7 +126,7 @@ class LateWork:
             task = f"{self._run}/{number}/{node.name}"
             self._owed[task] = Owed(task, number, node, answer.reason, answer.seconds, budgets.get(node.node_id))
         if missing:
-            self._models[number], self._digests[number] = own_copy(state), _digest(state)
+            self._models[number], self._digests[number] = own_copy(state), self._digest(state)
 
     def _take(self, owed: Owed, answer: Answer, number: int, state: State, done: Accounted) -> None:
         """Screen a late update and let it join, unless its node is set aside or the round has another of its shard."""
@@ -138,7 +141,8 @@ class LateWork:
         assert own.reply is not None, "what came is an update"
         base = self._models[owed.round]
         try:
-            update = self._screen.check(own.reply, done.nodes[own.node_id], base, owed.budget)
+            heard = broadcast(base, self._codec, ())
+            update = self._screen.check(own.reply, done.nodes[own.node_id], base, owed.budget, heard)
             done.checked.append(rebased(update, base, state, number - owed.round))
         except Rejected as rejection:
             done.rejected[own.node_id] = rejection.reason
@@ -147,6 +151,10 @@ class LateWork:
         del self._owed[owed.task]
         done.answers.append(answer)
         done.nodes[answer.node_id] = replace(owed.node, node_id=answer.node_id)
+
+    def _digest(self, state: State) -> bytes:
+        """Of the weights in the tasks that ``state`` went out with."""
+        return model_digest(pack(to_encoded(state, self._codec)))
 
     def _tell_grid(self) -> None:
         if self._most:
@@ -181,7 +189,3 @@ def _newest_first(owed: Owed) -> tuple[int, tuple[int, str, int]]:
 
 def _never(rounds: int) -> str:
     return f", nor in {rounds} more round{'s' if rounds > 1 else ''}" if rounds else ""
-
-
-def _digest(state: State) -> bytes:
-    return model_digest(pack(to_record(state)))

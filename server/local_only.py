@@ -16,6 +16,7 @@ from common.errors import RunDirectoryError, UsageError
 from common.models import State
 from common.settings import Settings
 from common.training import Evaluation
+from server.broadcast import broadcast
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.report import LocalModel, Round
@@ -91,7 +92,10 @@ class LocalOnly:
 
     def _task(self, number: int, node: Node) -> Message:
         config = ConfigRecord({**self._plan.config, "server-round": number})
-        return Message(RecordDict({"arrays": to_record(self._model_of(node)), "config": config}), node.node_id, "train")
+        content = RecordDict({"arrays": to_record(self._model_of(node)), "config": config})
+        task = Message(content, node.node_id, "train")
+        broadcast(self._model_of(node), self._plan.broadcast_codec, [task])
+        return task
 
     def _model_of(self, node: Node) -> State:
         return self._models.get(node.name, self._start)
@@ -107,8 +111,10 @@ class LocalOnly:
             if answer.reply is None:
                 continue
             node = nodes[answer.node_id]
+            model = self._model_of(node)
+            base = broadcast(model, self._plan.broadcast_codec, ())
             try:
-                updates.append(self._plan.screen.check(answer.reply, node, self._model_of(node)))
+                updates.append(self._plan.screen.check(answer.reply, node, model, base=base))
             except Rejected as reason:
                 rejected[node.node_id] = reason.reason
         return updates, rejected

@@ -8,10 +8,12 @@ from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import Strategy
 
 from common.arrays import to_record
+from common.codec import Codec
 from common.errors import WireError
 from common.models import State
 from common.records import OWN_DATA, read_evaluation
 from server import strategies
+from server.broadcast import broadcast
 from server.grids import Answer, Node, NodeGrid
 from server.report import NodeEvaluation
 from server.screening import Screen
@@ -31,6 +33,8 @@ class Plan(Protocol):
     @property
     def config(self) -> ConfigRecord: ...  # noqa: D102
     @property
+    def broadcast_codec(self) -> Codec | None: ...  # noqa: D102
+    @property
     def deadline_seconds(self) -> float: ...  # noqa: D102
     @property
     def admits(self) -> Callable[[Node], bool]: ...  # noqa: D102
@@ -43,6 +47,7 @@ def evaluate_on_nodes(grid: NodeGrid, plan: Plan, state: State, number: int) -> 
     """
     nodes = {node.node_id: node for node in grid.nodes() if plan.admits(node)}
     messages = strategies.evaluation_tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
+    broadcast(state, plan.broadcast_codec, messages)
     answers = grid.exchange(f"{plan.run}/{number}/evaluate", messages, plan.deadline_seconds)
     order = {node_id: place for place, node_id in enumerate(nodes)}
     found = []

@@ -35,10 +35,10 @@ class Repeats:
             ``{node_id: reason}`` of those to reject.
         """
         model = weights_sha256(reference)
-        known = {u.node.node_id: self._sent[u.sha256] for u in updates if u.sha256 != model and u.sha256 in self._sent}
+        known = {u.node.node_id: self._sent[u.said] for u in updates if u.sha256 != model and u.said in self._sent}
         self._sent = {key: sent for key, sent in self._sent.items() if number - sent.round_number < ROUNDS_KEPT}
         for update in updates:
-            self._sent.setdefault(update.sha256, _Sent(update.node.name, number, model))
+            self._sent.setdefault(update.said, _Sent(update.node.name, number, model))
         return {
             node_id: Fault(f"stale: the same update as that of node {sent.node} in round {sent.round_number}")
             for node_id, sent in known.items()

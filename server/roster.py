@@ -8,10 +8,11 @@ is told so.
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from common import fleet_pb2 as pb
+from common.codecs import PLAIN
 from common.names import NAME
 from common.records import OWN_DATA
 from common.wire import PROTOCOL_VERSION
@@ -19,6 +20,7 @@ from server.grids import Node
 
 KEY = re.compile(r"[0-9a-f]{32}")
 MAX_NODES = 10_000
+MAX_CODECS = 64  # that a node may name
 SHARD_GRACE_SECONDS = 600.0  # a shard whose node left is given to `--shard auto` only after this
 
 
@@ -52,12 +54,14 @@ class Roster:
         lease_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         declare: Callable[[str, int], None] | None = None,
+        codecs: Sequence[str] = (),
     ) -> None:
         """For ``lease_seconds`` after a node's link broke, nobody else is given its shard.
 
-        ``declare`` is told how many examples of its own a node says that it has, and may raise ``Refused``.
+        ``declare`` is told how many examples of its own a node says that it has, and may raise ``Refused``. ``codecs``
+        are those that every node must know.
         """
-        self._declare = declare
+        self._declare, self._codecs = declare, codecs
         self._lease_seconds = lease_seconds
         self._num_shards = num_shards
         self._max_own_examples = max_own_examples
@@ -68,12 +72,20 @@ class Roster:
         """Let a node in, or back in.
 
         Raises:
-            Refused: another protocol version, a bad or taken name, a shard that is taken or does not exist.
+            Refused: another protocol version, a codec that it does not know, a bad or taken name, a shard that is taken
+                or does not exist.
         """
         if hello.protocol_version != PROTOCOL_VERSION:
             raise Refused(
                 f"this server speaks protocol version {PROTOCOL_VERSION} (Fedge {software_version}), the node version"
                 f" {hello.protocol_version} (Fedge {hello.software_version:.20}): install the same Fedge on both"
+            )
+        known_codecs = list(hello.codecs)[:MAX_CODECS] or [PLAIN]
+        if unknown := [codec for codec in self._codecs if codec not in known_codecs]:
+            raise Refused(
+                f"the weights of this run travel as {' and '.join(unknown)} (link.codec, link.broadcast_codec), the"
+                f" node knows {', '.join(known_codecs):.100} (Fedge {hello.software_version:.20}): install the same"
+                " Fedge on both"
             )
         if not NAME.fullmatch(hello.name) or not KEY.fullmatch(hello.key):
             raise Refused("a node's name must be 1 to 63 of A-Z a-z 0-9 . _ - and its key 32 hexadecimal digits")

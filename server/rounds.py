@@ -9,9 +9,11 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from common.arrays import to_record
+from common.codec import Codec
 from common.models import State
 from common.records import OWN_DATA
 from server import strategies
+from server.broadcast import broadcast
 from server.clipping import Clipping
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
@@ -41,6 +43,7 @@ class Plan:
     boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
     clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
     late: LateWork | None = None  # what nodes owe from earlier rounds; None: nothing is ever late
+    broadcast_codec: Codec | None = None  # that the model travels under; the codec of updates is the screen's
 
 
 def rounds(
@@ -72,6 +75,7 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         for task in strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     }
     budgets = plan.boxes.put_on(tasks.values(), nodes) if plan.boxes else {}
+    base = broadcast(state, plan.broadcast_codec, tasks.values())
     num_enough = cohort.num_wanted if cohort.num_wanted < len(asked) else 0
     start = time.monotonic()
     answers = grid.exchange(
@@ -82,7 +86,7 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         reserve=[tasks[node.node_id] for node in standing_by],
     )
     exchanged = time.monotonic()
-    checked, rejected = _checked(answers, nodes, plan.screen, state, budgets)
+    checked, rejected = _checked(answers, nodes, plan.screen, state, base, budgets)
     judged: Sequence[Answer] = answers
     if plan.late:
         judged, nodes, checked, rejected = plan.late.account(number, state, answers, nodes, checked, rejected, budgets)
@@ -184,7 +188,12 @@ def _average(
 
 
 def _checked(
-    answers: Sequence[Answer], nodes: dict[int, Node], screen: Screen, reference: State, budgets: Mapping[int, int]
+    answers: Sequence[Answer],
+    nodes: dict[int, Node],
+    screen: Screen,
+    reference: State,
+    base: State,
+    budgets: Mapping[int, int],
 ) -> tuple[list[Screened], dict[int, str]]:
     """Updates that are sound in themselves, in order of arrival, and ``{node_id: reason}`` of the others."""
     updates: list[Screened] = []
@@ -194,7 +203,7 @@ def _checked(
             continue
         try:
             budget = budgets.get(answer.node_id)
-            updates.append(screen.check(answer.reply, nodes[answer.node_id], reference, budget))
+            updates.append(screen.check(answer.reply, nodes[answer.node_id], reference, budget, base))
         except Rejected as rejection:
             rejected[answer.node_id] = rejection.reason
     return updates, rejected

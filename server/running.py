@@ -146,6 +146,7 @@ def _on_link(
         federation.max_own_examples,
         federation.rejoin_seconds,
         declare=control.declare if control else None,
+        codecs=(settings.link.codec, settings.link.broadcast_codec),
     )
     with Fleet(settings, roster, model_bytes, console, control) as fleet:
         address = join_address(settings.link.host, fleet.port)

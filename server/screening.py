@@ -5,20 +5,21 @@ reply is checked alone against what was asked for; what passes is safe to averag
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 
-from common.arrays import to_ndarray, to_state
+from common.codec import Codec
 from common.errors import WireError
 from common.models import State, weights_sha256
 from common.records import OWN_DATA, UNREADABLE_CODE
 from common.shards import num_held_out
 from server.grids import UNKNOWN_SHARD, Node
+from server.incoming import learned, listed
 
 MIN_TO_COMPARE = 3  # of two updates, nobody can say which is the odd one
 MAX_GROWTH = 1000.0  # times the global model's own length: no training goes that far in a round
@@ -75,7 +76,8 @@ class Screened:
     shard: int
     fit_seconds: float
     threads: int
-    sha256: str
+    sha256: str  # of the weights
+    said: str  # digest of what came in: of the weights, or under a codec of the change
     norm: float  # L2 distance from the global model, as it came in
     clipped: str = ""  # by how much it was shortened, one line; "": not at all (server.clipping)
 
@@ -89,15 +91,19 @@ class Screen:
     max_norm_ratio: float  # 0: accept any length
     max_passes: int = 1  # how often one example may count: in time boxes, once in every epoch
     holdout: float = 0.0  # the share of its examples that a node never trains on
+    codec: Codec | None = None  # that updates were asked for under; None: the weights as they are
 
-    def check(self, reply: Message, node: Node, reference: State, budget: int | None = None) -> Screened:
+    def check(
+        self, reply: Message, node: Node, reference: State, budget: int | None = None, base: State | None = None
+    ) -> Screened:
         """Check one reply against the task it answers.
 
         Args:
             reply: hostile until checked.
             node: who sent it.
-            reference: the global model that was sent out.
+            reference: the global model of the task's round.
             budget: the most examples that its steps can hold; None = whole epochs.
+            base: what the node made of that model, where the broadcast rounds; see ``server.incoming``.
 
         Raises:
             Rejected: with the reason.
@@ -118,21 +124,25 @@ class Screen:
         metrics = _checked_metrics(next(iter(content.metric_records.values())))
         shard = self._checked_shard(metrics.shard, node)
         num_examples = self._checked_examples(metrics.num_examples, shard, node, budget)
-        arrays = _checked_arrays(next(iter(content.array_records.values())), reference)
-        state = to_state(arrays)
-        norm = _distance(state, reference)
+        record = next(iter(content.array_records.values()))
+        try:
+            found = learned(record, self.codec, reference, reference if base is None else base)
+        except WireError as error:
+            raise Rejected(str(error)) from None
+        norm = _distance(found.state, reference)
         if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _distance(reference))):
             raise Rejected(f"{norm:.3g} away from the global model, at most {limit:.3g} is accepted")
         kept = MetricRecord({"num-examples": num_examples, "train-loss": metrics.train_loss})
         return Screened(
             node=node,
-            content=RecordDict({"arrays": arrays, "metrics": kept}),
+            content=RecordDict({"arrays": found.arrays, "metrics": kept}),
             num_examples=num_examples,
             train_loss=metrics.train_loss,
             shard=shard,
             fit_seconds=metrics.fit_seconds,
             threads=metrics.threads,
-            sha256=weights_sha256(state),
+            sha256=found.sha256,
+            said=found.said,
             norm=norm,
         )
 
@@ -189,7 +199,7 @@ class Screen:
 
 def _checked_metrics(record: MetricRecord) -> "_Metrics":
     if set(record) != set(_METRICS):
-        raise Rejected(f"metrics {_some(record)}, expected {_some(_METRICS)}")
+        raise Rejected(f"metrics {listed(record)}, expected {listed(_METRICS)}")
     values: dict[str, Any] = dict(record)
     for key, kind in _METRICS.items():
         if type(values[key]) is not kind:
@@ -206,30 +216,7 @@ def _checked_metrics(record: MetricRecord) -> "_Metrics":
     return metrics
 
 
-def _checked_arrays(record: ArrayRecord, reference: State) -> ArrayRecord:
-    if set(record) != set(reference):
-        raise Rejected(f"tensors {_some(record)}, expected {_some(reference)}")
-    for name, expected in reference.items():
-        array = record[name]
-        if array.shape != tuple(expected.shape):
-            raise Rejected(f"{name} has shape {array.shape!r:.60}, expected {tuple(expected.shape)}")
-        if array.dtype != "float32":
-            raise Rejected(f"{name} has dtype {array.dtype!r:.20}, expected 'float32'")
-        try:
-            values = to_ndarray(name, array)
-        except WireError as error:
-            raise Rejected(str(error)) from None
-        if not np.isfinite(values).all():
-            raise Rejected(f"{name} holds values that are not finite")
-    return ArrayRecord({name: record[name] for name in reference})
-
-
 def _distance(state: State, origin: State | None = None) -> float:
     """L2 distance in float64, from zero without ``origin``."""
     arrays = ((value.numpy(), origin[name].numpy() if origin else 0.0) for name, value in state.items())
     return math.sqrt(sum(float(np.square(np.subtract(*pair, dtype=np.float64)).sum()) for pair in arrays))
-
-
-def _some(names: Mapping[str, object]) -> str:
-    listed = ", ".join(str(name)[:40] for name in list(names)[:6])
-    return f"{len(names)} ({listed}{', …' if len(names) > 6 else ''})"

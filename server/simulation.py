@@ -44,6 +44,7 @@ class Simulation(NodeGrid):
         torch.set_num_threads(1)
         self._nodes = [Node(number + 1, f"sim-{number}", number) for number in range(num_nodes)]
         self._client_app = client_app
+        self._remembered: dict[int, RecordDict] = {}  # what each node's ClientApp keeps from task to task
         self._workers: ProcessPoolExecutor | None = None
         self.listener: Callable[[str], None] = lambda _: None  # told each node's name when it has delivered
         if num_workers > 1:
@@ -91,38 +92,34 @@ class Simulation(NodeGrid):
     def _replies(self, messages: Sequence[Message]) -> Any:
         if self._workers is None:
             app = _load(self._client_app)
-            return (
-                run_app(app, message, _context(message.metadata.dst_node_id), let_through=(Interrupted,))
-                for message in messages
-            )
+            return (run_app(app, message, self._context(message), let_through=(Interrupted,)) for message in messages)
         parcels: dict[tuple[int, int], bytes] = {}  # what messages share is packed once
-        futures: list[Future[bytes]] = []
+        futures: list[Future[tuple[bytes, RecordDict]]] = []
         with _signals_held_back():  # the first tasks start the workers
             for message in messages:
                 parts = shared_parts(message)
                 parcel = parcels[parts] = parcels.get(parts) or to_task(message).SerializeToString()
                 parcel += pb.Task(config=own_config(message)).SerializeToString()
-                futures.append(self._workers.submit(_work, parcel, message.metadata.dst_node_id))
+                futures.append(self._workers.submit(_work, parcel, self._context(message)))
         return (self._reply(message, future) for message, future in zip(messages, futures, strict=True))
 
-    def _reply(self, message: Message, future: "Future[bytes]") -> Message:
+    def _context(self, message: Message) -> Context:
+        node_id = message.metadata.dst_node_id
+        state = self._remembered.setdefault(node_id, RecordDict())
+        return Context(run_id=1, node_id=node_id, node_config={"partition-id": node_id - 1}, state=state, run_config={})
+
+    def _reply(self, message: Message, future: "Future[tuple[bytes, RecordDict]]") -> Message:
         try:
-            update = pb.Update.FromString(future.result())
+            update, self._remembered[message.metadata.dst_node_id] = future.result()
         except BrokenProcessPool:
             raise RunFailed("a simulation worker died (out of memory?); try fewer with simulation.workers") from None
-        return from_update(update, message)
+        return from_update(pb.Update.FromString(update), message)
 
 
 def _load(client_app: str) -> ClientApp:
     module, _, attribute = client_app.partition(":")
     app: ClientApp = getattr(importlib.import_module(module), attribute)
     return app
-
-
-def _context(node_id: int) -> Context:
-    return Context(
-        run_id=1, node_id=node_id, node_config={"partition-id": node_id - 1}, state=RecordDict(), run_config={}
-    )
 
 
 _worker_app: ClientApp | None = None
@@ -156,8 +153,9 @@ def _end_with(parents_life: Connection) -> None:
     os._exit(1)
 
 
-def _work(parcel: bytes, node_id: int) -> bytes:
+def _work(parcel: bytes, context: Context) -> tuple[bytes, RecordDict]:
+    """The update, and what the node remembers after it: its next task may go to another worker."""
     assert _worker_app is not None
-    identify(run_id=1, node_id=node_id)
-    message = from_task(pb.Task.FromString(parcel), node_id)
-    return to_update(run_app(_worker_app, message, _context(node_id)), task="").SerializeToString()
+    identify(run_id=1, node_id=context.node_id)
+    message = from_task(pb.Task.FromString(parcel), context.node_id)
+    return to_update(run_app(_worker_app, message, context), task="").SerializeToString(), context.state

@@ -240,7 +240,7 @@ TEN_MORE = (
         37,
         "a codec that lies",
         on_the_link(lambda update: setattr(update.weights, "codec", "zip")),
-        UNREADABLE + "unknown codec 'zip', expected 'raw'",
+        UNREADABLE + "unknown codec 'zip', expected 'raw' or a codec's name",
     ),
     BadReply(38, "a dtype that lies", on_the_link(as_integers), "bias has dtype 'int32', expected 'float32'"),
     BadReply(39, "an evaluation for an update", lambda _: evaluation_record(0.1, 0.99, 100), RECORDS.format(0, 1)),

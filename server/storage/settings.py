@@ -17,6 +17,7 @@ PACKAGES = ("fedge", "torch", "flwr", "grpcio", "numpy")
 LEARNING = (
     *("model.", "preprocessing.", "data.", "training.", "strategy."),
     *("federation.fraction", "federation.time_box_seconds", "simulation.nodes", "run.seed", "run.baseline"),
+    *("link.codec", "link.broadcast_codec", "link.top_k"),
 )
 
 

@@ -10,7 +10,8 @@ import pytest
 from flwr.app import ConfigRecord, Message
 
 from common import fleet_pb2 as pb
-from common.arrays import to_record
+from common.arrays import to_encoded, to_record
+from common.codecs import by_name
 from common.models import State
 from common.settings import Settings
 from common.wire import model_digest, pack, to_update
@@ -37,10 +38,15 @@ class Server:
 
     def __init__(self, fleet: Fleet, settings: Settings, first: int, state: State, memory: dict[str, Plain]) -> None:
         self.fleet = fleet
-        screen = Screen([100, 100, 100], max_own_examples=1, max_norm_ratio=0.0)
+        codec, broadcast_codec = (by_name(n, 1.0) for n in (settings.link.codec, settings.link.broadcast_codec))
+        screen = Screen([100, 100, 100], max_own_examples=1, max_norm_ratio=0.0, codec=codec)
         self.late = LateWork(settings, "run", fleet, screen, lambda node: node.name not in self.aside, memory)
         self.aside: set[str] = set()
-        plan = Plan("run", strategies.build(settings.strategy), screen, ConfigRecord({}), 60.0, late=self.late)
+        plan = Plan(
+            *("run", strategies.build(settings.strategy), screen, ConfigRecord({}), 60.0),
+            late=self.late,
+            broadcast_codec=broadcast_codec,
+        )
         numbers = range(first, NUM_ROUNDS + 1)
         self._rounds = rounds(fleet, plan, state, numbers, lambda _: everybody(fleet.nodes()))
         self._run_thread = ThreadPoolExecutor(1)
@@ -57,9 +63,10 @@ def served(
     state: State | None = None,
     memory: dict[str, Plain] | None = None,
     late_rounds: int = 2,
+    **codecs: str,
 ) -> Iterator[Server]:
     settings = link_settings(
-        federation_rejoin_seconds=0.0, federation_late_rounds=late_rounds, federation_rounds=NUM_ROUNDS
+        federation_rejoin_seconds=0.0, federation_late_rounds=late_rounds, federation_rounds=NUM_ROUNDS, **codecs
     )
     with fleet_with(diary, settings) as fleet:
         yield Server(fleet, settings, first, state or toy_state(), memory or {})
@@ -135,6 +142,33 @@ def test_what_comes_late_is_moved_to_the_model_of_now_and_weighs_less(diary: Dia
         assert value_of(done) == pytest.approx((4.0 + HALF * (2.0 + 3.0)) / (1 + HALF))
         assert (done.num_nodes, done.num_late, done.num_expired, done.owed) == (2, 1, 0, ())
         assert done.share_of_data == pytest.approx(200 / 300)
+
+
+def test_a_late_change_is_one_of_the_model_that_its_task_came_with(diary: Diary) -> None:
+    """The model is 1.0001, of which nodes hear 1.0; they answer with what changed."""
+
+    def change(task: str, value: float) -> pb.FromNode:
+        said = update(task, 0.0)
+        said.update.weights.CopyFrom(pack(to_encoded(toy_state(value), by_name("int8", 1.0))))
+        return said
+
+    served_so = served(diary, state=toy_state(1.0001), link_codec="int8", link_broadcast_codec="float16")
+    with served_so as server, joined(server, "a") as (a,):
+        with joined(server, "b") as (b,):
+            first = server.round()
+            sent = b.hear("task").weights
+            a.hear("task")
+            a.say(change("run/1/a", 1.0))
+        assert value_of(first.result(PATIENCE_SECONDS)) == pytest.approx(2.0001)
+        second = server.round()
+        a.hear("task")
+        with joined(server, "b") as (b,):
+            assert sent.codec == "float16"
+            assert b.hear("owed") == pb.Owed(task="run/1/b", model=model_digest(sent))
+            b.say(change("run/1/b", 2.0))
+            a.say(change("run/2/a", 0.0))
+            done = second.result(PATIENCE_SECONDS)
+        assert value_of(done) == pytest.approx(2.0001 + HALF * 2.0 / (1 + HALF))
 
 
 def test_a_node_that_delivers_anew_is_not_counted_twice(diary: Diary) -> None:

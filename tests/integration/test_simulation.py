@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from common import mnist, models, shards
+from common.codecs import by_name
 from common.errors import Interrupted, RunFailed
 from common.layers import load
 from common.models import State
@@ -46,9 +47,9 @@ def run_directory(out: Path, name: str, settings: Settings) -> RunDirectory:
 
 
 def simulate(out: Path, name: str, num_workers: int) -> tuple[list[dict[str, Any]], State]:
-    """Figures of metrics.jsonl less times, and best.pt."""
+    """Figures of metrics.jsonl less times, and best.pt; with codecs, one of which keeps its error."""
     with (
-        run_directory(out, name, tiny()) as run,
+        run_directory(out, name, tiny(link_codec="sign", link_broadcast_codec="int8")) as run,
         make_console(quiet=True, json=False) as console,
         Simulation(CLIENT_APP, 2, num_workers) as grid,
     ):
@@ -72,23 +73,32 @@ def test_one_seed_gives_one_run_with_any_number_of_workers(tmp_path: Path) -> No
     for line in others:
         assert (line["num_nodes"], line["num_rejected"], line["num_expired"]) == (2, 0, 0)
         assert line["share_of_data"] == 200 / 60_000
-        assert line["bytes_up"] >= 2 * 61_706 * 4
+        assert 0 < line["bytes_up"] < 1.1 * 2 * 61_706 / 8  # a bit a weight
+        assert 0 < line["bytes_down"] < 1.1 * 2 * 61_706  # a byte a weight
 
 
 def learn(grid: NodeGrid, settings: Settings) -> list[Round]:
     """Two rounds on a grid, without evaluation."""
     parts = shards.partition(mnist.load_labels("train"), settings.data, settings.run.seed)
     config = task_config(settings, "run", tuple(shards.digest(part) for part in parts))
-    screen = Screen([len(part) for part in parts], 1000, 0.0)
+    screen = Screen([len(part) for part in parts], 1000, 0.0, codec=by_name(settings.link.codec, settings.link.top_k))
     strategy, holds_out = strategies.build(settings.strategy), settings.data.holdout > 0
-    plan = Plan("run", strategy, screen, config, deadline_seconds=PATIENCE_SECONDS, nodes_evaluate=holds_out)
+    plan = Plan(
+        *("run", strategy, screen, config, PATIENCE_SECONDS),
+        nodes_evaluate=holds_out,
+        broadcast_codec=by_name(settings.link.broadcast_codec, settings.link.top_k),
+    )
     state = models.initial_state(settings.model.name, settings.run.seed)
     return list(rounds(grid, plan, state, [1, 2], lambda _: everybody(grid.nodes())))
 
 
-def test_a_node_over_sockets_learns_the_same_bits_as_simulated() -> None:
+@pytest.mark.parametrize(
+    ("codec", "broadcast_codec"), [("float32", "float32"), ("int4", "float16"), ("sign", "int8"), ("top-k", "float32")]
+)
+def test_a_node_over_sockets_learns_the_same_bits_as_simulated(codec: str, broadcast_codec: str) -> None:
     """One node: two in one process would share its model. Two processes: see tests/e2e."""
-    settings = tiny(link_host="127.0.0.1", link_port=0, data_holdout=0.2)
+    codecs = {"link_codec": codec, "link_broadcast_codec": broadcast_codec}
+    settings = tiny(link_host="127.0.0.1", link_port=0, data_holdout=0.2, **codecs)
     diary, told = Diary(), list[str]()
     with ThreadPoolExecutor(1) as aside:
         with Fleet(settings, Roster(600, 1000), 61_706 * 4, diary) as fleet:

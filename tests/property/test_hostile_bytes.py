@@ -4,6 +4,7 @@ Good messages are mutated: bits flipped, parts cut, doubled, moved or swapped wi
 lengths and numbers overwritten. ``make fuzz`` tries many more than the suite does.
 """
 
+import contextlib
 import os
 import random
 from collections.abc import Callable
@@ -14,19 +15,31 @@ from google.protobuf.message import DecodeError
 
 from client.membership import make_membership
 from common import fleet_pb2 as pb
+from common.arrays import codec_of, from_encoded, to_encoded
+from common.codec import Codec
+from common.codecs import NAMES, by_name
 from common.errors import UsageError, WireError
 from common.records import identify
 from common.token import parse_token
-from common.wire import PROTOCOL_VERSION, from_task, from_update, to_task
+from common.wire import PROTOCOL_VERSION, from_task, from_update, pack, to_task
 from server.authority import BadRequest, parse_request
 from server.grids import Node
 from server.roster import Refused, Roster
+from server.screening import Rejected, Screen
 from tests.link_twins import hello
 from tests.scripted_grid import task_message, toy_state
 
 SUITE_MESSAGES = 2_000
 MESSAGES = int(os.environ.get("HOSTILE_MESSAGES", SUITE_MESSAGES))
 NODE = Node(1, "a", 0)
+CODECS: dict[str, Codec] = {name: codec for name in NAMES if (codec := by_name(name, 0.25)) is not None}
+HONEST_METRICS = {
+    "num-examples": pb.Value(integer=5),
+    "train-loss": pb.Value(real=0.5),
+    "shard": pb.Value(integer=0),
+    "fit-seconds": pb.Value(real=0.5),
+    "threads": pb.Value(integer=1),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,15 +52,18 @@ def samples() -> list[bytes]:
     task = to_task(task_message(NODE, toy_state(1.0)))
     metrics = {"num-examples": pb.Value(integer=5), "train-loss": pb.Value(real=0.5), "x": pb.Value(text="y")}
     update = pb.Update(task="run/1/a", weights=task.weights, metrics=metrics)
+    coded = {name: pack(to_encoded(toy_state(1.0), codec)) for name, codec in CODECS.items()}
     request = make_membership("a", b"a CA").request()
     return [
         message.SerializeToString()
         for message in (
             pb.FromNode(hello=hello("a", shard=1)),
             pb.FromNode(update=update),
+            *(pb.FromNode(update=pb.Update(weights=weights, metrics=HONEST_METRICS)) for weights in coded.values()),
             pb.FromNode(progress=pb.Progress(task="run/1/a", fraction=0.5)),
             pb.FromNode(renewal=pb.Renewal(request=request)),
             pb.ToNode(task=task),
+            pb.ToNode(task=pb.Task(weights=coded["int8"], config=task.config, type="train")),
             pb.EnrolRequest(protocol_version=PROTOCOL_VERSION, secret="0" * 32, request=request),
         )
     ]
@@ -85,14 +101,23 @@ def read_as_server(raw: bytes) -> None:
         case "update":
             reply = from_update(message.update, task_message(NODE, toy_state(1.0)))
             assert isinstance(reply, Message)
+            screen(reply)
         case "renewal":
             parse_request(message.renewal.request)
+
+
+def screen(reply: Message) -> None:
+    """An update may come under any codec, so all are expected, one after another."""
+    for codec in (None, *CODECS.values()):
+        with contextlib.suppress(Rejected):
+            Screen([5], 100, 0.0, codec=codec).check(reply, NODE, toy_state(1.0))
 
 
 def read_as_node(raw: bytes) -> None:
     """All that a node does with a task before it trains."""
     task = pb.ToNode.FromString(raw).task
-    from_task(task, node_id=1)
+    arrays = from_task(task, node_id=1).content.array_records["arrays"]
+    from_encoded(arrays, CODECS.get(codec_of(arrays)), toy_state())
 
 
 def read_as_enrolment(raw: bytes) -> None:

@@ -260,3 +260,22 @@ def test_a_node_whose_link_broke_takes_its_own_shard_back_at_once(world: World) 
 def test_the_shard_of_a_node_that_said_farewell_is_free_at_once(world: World) -> None:
     world.roster.leave(world.join("a", shard=1), with_a_word=True)
     assert world.join("b", shard=1).shard == 1
+
+
+def test_a_node_that_does_not_know_the_codecs_of_a_run_is_told_so() -> None:
+    roster = Roster(3, max_own_examples=500, codecs=("int4", "float16"))
+    assert roster.admit(hello("a", shard=0, codecs=["float32", "float16", "int4"])).name == "a"
+    for known, shown in (([], "float32"), (["float32", "int4"], "float32, int4")):
+        with pytest.raises(Refused) as refused:
+            roster.admit(hello("b", shard=1, codecs=known))
+        unknown = "int4 and float16" if not known else "float16"
+        assert str(refused.value) == (
+            f"the weights of this run travel as {unknown} (link.codec, link.broadcast_codec), the node knows {shown}"
+            " (Fedge 0.1.0): install the same Fedge on both"
+        )
+        assert not refused.value.retry
+
+
+def test_a_node_that_names_no_codecs_may_join_where_none_is_needed() -> None:
+    roster = Roster(3, max_own_examples=500, codecs=("float32", "float32"))
+    assert roster.admit(hello("a", shard=0)).name == "a"

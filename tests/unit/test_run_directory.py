@@ -321,6 +321,7 @@ def test_a_finished_run_says_so_unless_more_rounds_are_asked_for(tmp_path: Path)
         ("training.learning_rate", 0.1, "training.learning_rate must stay 0.05 in a resumed run, got 0.1;"),
         ("data.partition", "dirichlet", "data.partition must stay 'iid' in a resumed run, got 'dirichlet';"),
         ("strategy.max_norm_ratio", 3.0, "strategy.max_norm_ratio must stay 5.0 in a resumed run, got 3.0;"),
+        ("link.codec", "int8", "link.codec must stay 'float32' in a resumed run, got 'int8';"),
         ("run.seed", 1, "run.seed must stay 42 in a resumed run, got 1;"),
         (
             "federation.rounds",

@@ -149,7 +149,10 @@ NEAREST: dict[int, tuple[Change, str]] = {
     29: (setting("weights.buffer", b"\x93garbage"), UNREADABLE + "the layout claims more than the 8 bytes that came"),
     30: (bias(np.arange(10), dtype="object"), UNREADABLE + "bias claims dtype 'object' with 1 dimensions"),
     31: (shape(1_000_000, 1_000_000), UNREADABLE + "the layout claims more than the 64 bytes that came, at bias"),
-    32: (setting("weights.codec", "pickle"), UNREADABLE + "unknown codec 'pickle', expected 'raw'"),
+    32: (
+        setting("weights.codec", "pickle"),
+        UNREADABLE + "unknown codec 'pickle', expected 'raw' or a codec's name",
+    ),
     33: (
         both(values(HONEST_VALUES[1]), metric("shard", integer=1)),
         "the update is for shard 1, the node holds shard 3",

@@ -1,0 +1,71 @@
+"""Reads the weights in an update, plain or under a codec: finite float32 tensors of the model's form, or an error."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from common.arrays import codec_of, from_encoded, to_ndarray, to_record, to_state
+from common.codec import Codec
+from common.codecs import PLAIN
+from common.errors import WireError
+from common.models import State, weights_sha256
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an update comes to."""
+
+    state: State  # the weights
+    arrays: ArrayRecord  # the same as a record
+    sha256: str  # of the weights
+    said: str  # digest of what came, however it was deflated: of the weights, or of the change
+
+
+def learned(record: ArrayRecord, codec: Codec | None, reference: State, base: State) -> Learned:
+    """The weights that ``record`` stands for.
+
+    Args:
+        record: hostile until checked.
+        codec: that was asked for; None: the weights as they are.
+        reference: the global model of the task's round.
+        base: what the node made of it; differs where the broadcast rounds, and then the node's change is added to
+            ``reference``, so that rounding loses nothing of the model.
+
+    Raises:
+        WireError: with the reason why they cannot be used.
+    """
+    if codec is None and codec_of(record) == PLAIN:
+        arrays = _checked_arrays(record, reference)
+        state = to_state(arrays)
+        if base is reference:
+            return Learned(state, arrays, digest := weights_sha256(state), digest)
+        change = {name: value - base[name] for name, value in state.items()}
+    else:
+        change = from_encoded(record, codec, reference)
+    state = {name: value + change[name] for name, value in reference.items()}
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise WireError(f"{name} holds values that are not finite")
+    return Learned(state, to_record(state), weights_sha256(state), weights_sha256(change))
+
+
+def listed(names: Mapping[str, object]) -> str:
+    """How many there are, and the first of them, for a reason."""
+    first = ", ".join(str(name)[:40] for name in list(names)[:6])
+    return f"{len(names)} ({first}{', …' if len(names) > 6 else ''})"
+
+
+def _checked_arrays(record: ArrayRecord, reference: State) -> ArrayRecord:
+    if set(record) != set(reference):
+        raise WireError(f"tensors {listed(record)}, expected {listed(reference)}")
+    for name, expected in reference.items():
+        array = record[name]
+        if array.shape != tuple(expected.shape):
+            raise WireError(f"{name} has shape {array.shape!r:.60}, expected {tuple(expected.shape)}")
+        if array.dtype != "float32":
+            raise WireError(f"{name} has dtype {array.dtype!r:.20}, expected 'float32'")
+        if not np.isfinite(to_ndarray(name, array)).all():
+            raise WireError(f"{name} holds values that are not finite")
+    return ArrayRecord({name: record[name] for name in reference})
