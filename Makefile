@@ -48,6 +48,9 @@ strategies: setup  ## run all strategies likewise, and write their tables into d
 attacks: setup  ## run all attacks of hostile nodes likewise, and write their tables into docs/attacks.md
 	@$(RUN) -m benchmarks.attacks --jobs $(or $(JOBS),1)
 
+bytes: setup  ## train under every codec likewise, and write the tables into docs/bytes.md
+	@$(RUN) -m benchmarks.bytes --jobs $(or $(JOBS),1)
+
 proto: $(VENV)/.development  ## generate the link's messages anew from common/fleet.proto
 	@$(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. common/fleet.proto
 
@@ -73,4 +76,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test fuzz faults soak check format recipes strategies attacks proto lock clean
+.PHONY: help setup demo test fuzz faults soak check format recipes strategies attacks bytes proto lock clean

@@ -35,7 +35,7 @@ class Job:
         """How to start the run, or to go on with it."""
         server, folder = (sys.executable, "-m", *self.program), out / self.name
         if folder.exists():
-            return [*server, "--resume", str(folder), "--quiet"]
+            return [*server, "--resume", str(folder), "--rounds", str(self.rounds), "--quiet"]
         return [*server, "--config", str(self._file), *self.flags, "--out", str(out), "--name", self.name, "--quiet"]
 
     def check(self, out: Path) -> None:

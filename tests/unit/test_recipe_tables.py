@@ -132,7 +132,7 @@ def test_a_centralized_run_is_the_recipe_on_one_machine(tmp_path: Path) -> None:
 def test_a_run_is_started_then_gone_on_with_then_left_alone(tmp_path: Path) -> None:
     assert "--resume" not in EDGE.command(tmp_path)
     folder = write_run(tmp_path, EDGE, [0.1, 0.8])
-    assert EDGE.command(tmp_path)[3:] == ["--resume", str(folder), "--quiet"]
+    assert EDGE.command(tmp_path)[3:] == ["--resume", str(folder), "--rounds", str(EDGE.rounds), "--quiet"]
     assert not EDGE.finished(tmp_path)
     (folder / "metrics.jsonl").unlink()
     folder.rmdir()
