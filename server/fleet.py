@@ -99,7 +99,9 @@ class Fleet(NodeGrid):
             names = {node.node_id: f"{round_name}/{node.name}" for node in self._roster.seen()}
             return await self._streams.tasks.exchange(names, messages, deadline_seconds, num_enough, list(reserve))
 
-        return [assignment.answer() for assignment in self._on_the_link(exchange())]
+        exchanged = self._on_the_link(exchange())[::-1]
+        # One after another, so that never all updates are in memory both as they came and as arrays.
+        return [exchanged.pop().answer() for _ in range(len(exchanged))]
 
     def owe(self, debts: Iterable[Debt]) -> None:
         """See ``NodeGrid``; until this is called, whoever is late has expired."""

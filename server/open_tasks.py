@@ -72,7 +72,7 @@ class OpenTasks:
                 self._put_down(assignment)
             else:
                 assignment.keep()
-                session.send(assignment.parcel())
+                session.send(assignment.parcel)
         for debt in self.debts.of(session.node):
             session.send(_reminder(debt))
 
@@ -116,7 +116,7 @@ class OpenTasks:
         assignment = Assignment(names[node_id], message, parcel, deadline)
         self._open[assignment.task] = assignment
         if node_id in self._sessions:
-            self._sessions[node_id].send(assignment.parcel())
+            self._sessions[node_id].send(assignment.parcel)
         else:
             assignment.forfeit_after(self._rejoin_seconds, "it left")
         return assignment

@@ -24,7 +24,7 @@ class Session:
         self.has_renewed = False  # its certificate, on this link
         self.said_farewell = False
         self._stream = stream
-        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Callable[[], bytes] | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._last_heard = self._loop.time()
@@ -52,12 +52,12 @@ class Session:
         """Whether nothing waits to be sent."""
         return self._outbox.empty()
 
-    def send(self, message: pb.ToNode | bytes) -> None:
-        """Queue a message."""
+    def send(self, message: pb.ToNode | Callable[[], bytes]) -> None:
+        """Queue a message; one that is large is better made when its turn comes."""
         if self._outbox.qsize() >= MAX_WAITING:
             self.end("it does not read what it is sent")
             return
-        self._outbox.put_nowait(message if isinstance(message, bytes) else message.SerializeToString())
+        self._outbox.put_nowait(message.SerializeToString if isinstance(message, pb.ToNode) else message)
 
     def cancel(self, task: str, reason: str) -> None:
         """Tell the node to drop a task; until it says that it has, it is not free."""
@@ -105,19 +105,27 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
-        while True:
-            raw: Any = await self._stream.read()
-            if not isinstance(raw, bytes):
-                return "it closed its link"
-            self._last_heard = self._loop.time()
-            try:
-                message = pb.FromNode.FromString(raw)
-            except DecodeError:
-                return "it sent bytes that are no message"
-            if reason := handle(self, message, len(raw)):
-                return reason
+        while not (reason := self._hear(await self._stream.read(), handle)):
+            pass
+        return reason
+
+    def _hear(self, raw: Any, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
+        """Act on what came; why to end the link, or ''. Nothing of it is kept here while the next is waited for."""
+        if not isinstance(raw, bytes):
+            return "it closed its link"
+        self._last_heard = self._loop.time()
+        try:
+            return handle(self, pb.FromNode.FromString(raw), len(raw))
+        except DecodeError:
+            return "it sent bytes that are no message"
 
     async def _write(self) -> str:
-        while (message := await self._outbox.get()) is not None:
-            await self._stream.write(message)
+        while await self._write_one(await self._outbox.get()):
+            pass
         return "the server said farewell"
+
+    async def _write_one(self, make: Callable[[], bytes] | None) -> bool:
+        """Write what was queued, and keep no copy of it; False = that was all."""
+        if make is not None:
+            await self._stream.write(make())
+        return make is not None
