@@ -2,7 +2,8 @@
 
 Norm thresholding as in Sun et al. 2019 ("Can You Really Backdoor Federated Learning?"), with a threshold that follows
 the updates, as in Andrew et al. 2021 ("Differentially Private Learning with Adaptive Clipping"): a multiple of their
-running median, which nobody moves far as long as most nodes are honest.
+running median, which nobody moves far as long as most nodes are honest, or of the round's own if that is larger: when
+all updates grow longer at once, that is training.
 """
 
 import math
@@ -40,18 +41,24 @@ class Clipping:
     def clipped(self, updates: Sequence[Screened], reference: State) -> list[Screened]:
         """The updates of a round that may be averaged, none longer than the limit; short ones as they are.
 
-        The median is the lower one, over these updates and those averaged in the last rounds. Below three of them
-        nobody can say what is long.
+        Medians are lower ones: over these updates and those averaged in the last rounds, and over these alone. Below
+        three of them all nobody can say what is long, and one alone is no measure of itself.
 
         Args:
             updates: of one round.
             reference: the global model that was sent out.
         """
-        norms = [norm for earlier in self._norms for norm in earlier] + [update.norm for update in updates]
-        limit = self._ratio * median_low(norms) if len(norms) >= MIN_TO_COMPARE else 0.0
+        limit = self._ratio * self._median([update.norm for update in updates])
         if limit == 0:  # off, or most learned nothing
             return list(updates)
         return [self._shortened(each, limit, reference) if each.norm > limit else each for each in updates]
+
+    def _median(self, norms: Sequence[float]) -> float:
+        """What the lengths of a round are held against; 0 if there are too few."""
+        running = [*(norm for earlier in self._norms for norm in earlier), *norms]
+        if len(running) < MIN_TO_COMPARE:
+            return 0.0
+        return max(median_low(running), median_low(norms) if len(norms) > 1 else 0.0)
 
     def remember(self, updates: Sequence[Screened]) -> None:
         """Take the lengths of the updates that were averaged in this round, as they came in, for the next ones."""
@@ -72,7 +79,7 @@ class Clipping:
             for origin in (reference[name],)
         }
         content = RecordDict({"arrays": to_record(state), "metrics": update.content["metrics"]})
-        told = f"clipped from {update.norm:.3g} to {limit:.3g}, {self._ratio:g} x the running median of the updates"
+        told = f"clipped from {update.norm:.3g} to {limit:.3g} ({self._ratio:g} x the median of the last rounds)"
         return replace(update, content=content, clipped=told)
 
 

@@ -282,5 +282,5 @@ def test_the_lengths_that_clipping_goes_by_outlive_a_resume(new_run: Any) -> Non
     last = lines(run, "ledger.jsonl")[-1]
     assert (last["verdict"], last["reason"]) == (
         "accepted",
-        "clipped from 3.16 to 0.00632, 2 x the running median of the updates",  # 2 * sqrt(10) * 0.001
+        "clipped from 3.16 to 0.00632 (2 x the median of the last rounds)",  # 2 * sqrt(10) * 0.001
     )

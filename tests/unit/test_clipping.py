@@ -33,9 +33,15 @@ def adds(value: float, shard: int, examples: int = 100) -> Script:
     return answer
 
 
-def train(values: Sequence[Sequence[float]], clipping: Clipping, first: int = 1, start: float = 0.0) -> list[Round]:
+def train(
+    values: Sequence[Sequence[float]],
+    clipping: Clipping,
+    first: int = 1,
+    start: float = 0.0,
+    max_norm_ratio: float = 5.0,
+) -> list[Round]:
     """Rounds from ``first`` on; in each, node i adds ``values[round][i]``."""
-    screen = Screen([1000] * 5, max_own_examples=1, max_norm_ratio=5.0)
+    screen = Screen([1000] * 5, max_own_examples=1, max_norm_ratio=max_norm_ratio)
     plan = Plan("run", strategies.build(load().strategy), screen, ConfigRecord({}), 60.0, clipping=clipping)
     state, done = toy_state(start), list[Round]()
     for number, row in enumerate(values, start=first):
@@ -56,7 +62,7 @@ def test_a_long_update_is_averaged_with_the_length_that_is_allowed() -> None:
     assert weight(done) == (1 + 2 + 3 + 4) / 4
     assert [(report.verdict, report.reason) for report in done.reports] == [
         *[("accepted", "")] * 3,
-        ("accepted", "clipped from 32 to 16, 2 x the running median of the updates"),
+        ("accepted", "clipped from 32 to 16 (2 x the median of the last rounds)"),
     ]
     assert [report.norm for report in done.reports] == [4.0, 8.0, 12.0, 32.0]  # as they came in
     assert (done.num_nodes, done.num_clipped, done.num_rejected) == (4, 1, 0)
@@ -75,15 +81,25 @@ def test_the_hash_in_the_ledger_is_that_of_the_update_as_it_came() -> None:
 
 
 def test_the_median_is_over_this_round_and_the_last_two() -> None:
-    ones, fours = [1.0, 1.0, 1.0], [4.0, 4.0, 4.0]
-    first, second, third, fourth = train([_apart(ones), _apart(ones), _apart(fours), _apart(fours)], Clipping(2.0))
+    rows = [[8.0, 8.0, 8.0], [1.0, 1.0, 1.0], [1.0, 1.0, 15.0], [1.0, 1.0, 15.0]]
+    *_, third, fourth = train([_apart(row) for row in rows], Clipping(2.0), max_norm_ratio=0.0)
+    # of three lengths near 32, five near 4 and one near 60 the lower median is the largest of the five, 4.008
+    assert [report.is_clipped for report in third.reports] == [False, False, True]
+    assert third.reports[2].reason == "clipped from 60 to 8.02 (2 x the median of the last rounds)"
+    # those of round 1 are forgotten: seven near 4, whose fifth is 4.004
+    assert fourth.reports[2].reason == "clipped from 60 to 8.01 (2 x the median of the last rounds)"
+
+
+def test_when_all_grow_longer_at_once_nothing_is_clipped() -> None:
+    """As in the second round on small shards, where the first hardly moves the model."""
+    first, second = train([_apart([1.0] * 4), _apart([4.0] * 4)], Clipping(2.5))
     assert (first.num_clipped, second.num_clipped) == (0, 0)
-    # of six lengths near 4 and three near 16 the median is near 4: the new ones are cut to about half
-    assert third.num_clipped == 3
-    assert weight(third) - weight(second) == pytest.approx(2.0, abs=0.01)
-    # now three near 4 and six near 16, those of the round before as they came in: nothing is long any more
-    assert fourth.num_clipped == 0
-    assert weight(fourth) - weight(third) == pytest.approx(4.0, abs=0.01)
+    assert weight(second) - weight(first) == pytest.approx(4.0, abs=0.01)
+
+
+def test_one_update_alone_is_held_against_the_rounds_before() -> None:
+    *_, third = train([[1.0], [1.25], [8.0]], Clipping(2.0))
+    assert third.reports[0].reason == "clipped from 32 to 10 (2 x the median of the last rounds)"
 
 
 def test_a_rejected_update_is_neither_clipped_nor_remembered() -> None:
@@ -116,7 +132,7 @@ def test_where_nobody_can_say_what_is_long_nothing_is_clipped(values: list[float
 def test_two_nodes_are_held_against_the_round_before() -> None:
     _, second = train([[1.0, 1.5], [1.25, 8.0]], Clipping(2.0))
     # the lower median of 4, 6, 5 and 32 is 5
-    assert second.reports[1].reason == "clipped from 32 to 10, 2 x the running median of the updates"
+    assert second.reports[1].reason == "clipped from 32 to 10 (2 x the median of the last rounds)"
 
 
 def test_off_is_off() -> None:
@@ -126,13 +142,13 @@ def test_off_is_off() -> None:
 
 
 def test_a_restart_goes_on_with_the_same_limit() -> None:
-    values = [[1.0, 1.25, 1.5], [1.0, 1.5, 2.0], [3.0, 1.25, 2.5], [4.0, 1.0, 3.0]]
-    whole = train(values, Clipping(1.25))
+    values = [[4.0, 4.25, 4.5], [4.0, 3.5, 3.75], [1.0, 1.25, 8.0], [1.0, 1.5, 6.0]]
+    whole = train(values, Clipping(1.25), max_norm_ratio=0.0)
     before = Clipping(1.25)
-    half = train(values[:2], before)
-    rest = train(values[2:], Clipping(1.25, before.norms), first=3, start=weight(half[-1]))
+    half = train(values[:2], before, max_norm_ratio=0.0)
+    rest = train(values[2:], Clipping(1.25, before.norms), 3, weight(half[-1]), max_norm_ratio=0.0)
     assert [weight(each) for each in (*half, *rest)] == [weight(each) for each in whole]
-    forgetful = train(values[2:], Clipping(1.25), first=3, start=weight(half[-1]))
+    forgetful = train(values[2:], Clipping(1.25), 3, weight(half[-1]), max_norm_ratio=0.0)
     assert weight(forgetful[-1]) != weight(whole[-1])  # or nothing was compared
 
 
