@@ -12,6 +12,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 DEFENCES: tuple[Defence, ...] = get_args(Defence)
 ROUNDS, NODES, SHARDS, SEED = 10, 10, 100, 1
 MOST_HOSTILE = 3
+_TELLING: tuple[Defence, ...] = ("default", "none", "multikrum", "fedtrimmedavg")
 _DIVISIONS: dict[Kind, Sequence[str]] = {
     "iid": ("data.partition=iid",),
     "dirichlet": ("data.partition=dirichlet", "data.dirichlet_alpha=0.5"),
@@ -32,15 +33,14 @@ def job(defence: Defence, kind: Kind, attack: str = "", num_hostile: int = 0) ->
 
 
 def jobs(attacks: Sequence[str] = tuple(ATTACKS)) -> list[Job]:
-    """All runs with ``attacks``, those without any first, then those with the most hostile nodes."""
-    peace = [job(defence, kind) for kind in KINDS for defence in DEFENCES]
-    return peace + [
+    """All runs with ``attacks`` and those without any, the most telling ones first: many hostile nodes, even shards."""
+    return [
         job(defence, kind, attack, num_hostile)
         for num_hostile in (MOST_HOSTILE, *range(1, MOST_HOSTILE))
-        for attack in ATTACKS
-        if attack in attacks
         for kind in KINDS
-        for defence in DEFENCES
+        for defence in _TELLING
+        for attack in (*ATTACKS, "")
+        if attack in attacks or (not attack and num_hostile == MOST_HOSTILE)
     ]
 
 

@@ -25,11 +25,13 @@ def test_a_cell_is_the_accuracy_after_the_last_round_of_a_finished_run(tmp_path:
     assert len(first.splitlines()) == len(second.splitlines()) == 2 + 1 + 6 * 3
 
 
-def test_all_attacks_meet_all_defences_after_peace_and_the_worst_come_first() -> None:
+def test_all_attacks_meet_all_defences_and_the_most_hostile_nodes_come_first() -> None:
     names = [each.name for each in jobs()]
     assert len(names) == len(set(names)) == 2 * 4 + 6 * 3 * 2 * 4
-    assert all(name.startswith("peace-") for name in names[:8])
-    assert {name.split("-iid")[0].split("-dirichlet")[0] for name in names[8:56]} == {f"{name}-3" for name in ATTACKS}
+    telling = ["default", "none", "multikrum", "fedtrimmedavg"]
+    first = [f"{attack}-iid-{d}" for d in telling for attack in (*(f"{name}-3" for name in ATTACKS), "peace")]
+    assert names[: 4 * 7] == first
+    assert len(jobs(["sybils"])) == 2 * 4 + 3 * 2 * 4
 
 
 @pytest.mark.parametrize("defence", DEFENCES)
