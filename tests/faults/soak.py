@@ -98,7 +98,7 @@ def table(arms: list[Arm]) -> list[str]:
         ("Server killed", lambda arm: arm.kills_of_server),
         ("Rounds finished", lambda arm: arm.rounds),
         ("– of the rounds without kills", lambda arm: f"{arm.rounds / max(1, arms[0].rounds):.1%}"),
-        ("Tasks issued in rounds that are saved", lambda arm: arm.account.issued),
+        ("Tasks issued in rounds whose verdicts are final", lambda arm: arm.account.issued),
         ("= accepted", lambda arm: arm.account.accepted),
         ("+ rejected", lambda arm: arm.account.rejected),
         ("+ expired", lambda arm: arm.account.expired),

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.layers import load
 from server.storage.durable import read_json_lines
 from server.storage.folders import LEDGER, METRICS
+
+LATE_ROUNDS = load().federation.late_rounds
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,9 @@ class Account:
 
 
 def account_of(run: Path, events: Iterable[Mapping[str, Any]], worked_on: Iterable[tuple[int, str]]) -> Account:
-    """Hold the ledger of ``run`` against the server's events and what nodes said.
+    """Hold the ledger of ``run`` against the server's events and what nodes said, but for its last rounds.
+
+    In these, updates may still be owed (``federation.late_rounds``), and have no verdict yet.
 
     A round that was done again after a kill asked the nodes of each time, of which many are the same: there, the number
     of verdicts is only bounded by what the server told, and what nodes said is what tells a missing one.
@@ -32,8 +37,9 @@ def account_of(run: Path, events: Iterable[Mapping[str, Any]], worked_on: Iterab
         events: all that the server told, over all its lives; no node may be asked in the place of another.
         worked_on: (round, node) of every fit that a node told of.
     """
-    ledger = read_json_lines(run / LEDGER)
-    saved = {row["round"] for row in read_json_lines(run / METRICS)} - {0}
+    last = max(row["round"] for row in read_json_lines(run / METRICS))
+    saved = set(range(1, last - LATE_ROUNDS + 1))
+    ledger = [line for line in read_json_lines(run / LEDGER) if line["round"] in saved]
     asked: dict[int, list[int]] = {}
     for event in events:
         if event["event"] == "round_started":
@@ -53,7 +59,6 @@ def account_of(run: Path, events: Iterable[Mapping[str, Any]], worked_on: Iterab
         for number, node in sorted(set(worked_on) - names)
         if number in saved
     ]
-    unexplained += [f"round {number} has verdicts and is not saved" for number in set(lines) - saved]
     return Account(
         issued=sum(asked[number][0] if len(asked[number]) == 1 else lines[number] for number in saved),
         accepted=verdicts["accepted"],
