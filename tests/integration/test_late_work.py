@@ -166,6 +166,8 @@ def test_a_late_change_is_one_of_the_model_that_its_task_came_with(diary: Diary)
             assert sent.codec == "float16"
             assert b.hear("owed") == pb.Owed(task="run/1/b", model=model_digest(sent))
             b.say(change("run/1/b", 2.0))
+            b.say(change("run/1/b", 2.0))
+            assert b.hear("verdict").reason == IN_ALREADY  # so the first of the two has come
             a.say(change("run/2/a", 0.0))
             done = second.result(PATIENCE_SECONDS)
         assert value_of(done) == pytest.approx(2.0001 + HALF * 2.0 / (1 + HALF))
