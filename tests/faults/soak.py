@@ -22,6 +22,7 @@ from tests.faults.vital_signs import Trend
 MIN_SHARE = 0.95  # of the rounds that are done without kills
 MAX_SLOPE_MB = 1.0  # growth of a process in a minute that still counts as none
 MAX_MORE_FILES = 3
+MIN_LIFE_SECONDS = 300.0  # a process that lived for less was still warming up, and its memory says nothing
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Arm:
     def is_flat(self) -> bool:
         """Whether neither memory nor open files grow."""
         return all(
-            trend.mb_a_minute <= MAX_SLOPE_MB and trend.more_files <= MAX_MORE_FILES
+            trend.more_files <= MAX_MORE_FILES
+            and (trend.mb_a_minute <= MAX_SLOPE_MB or trend.seconds < MIN_LIFE_SECONDS)
             for trend in (self.server, self.nodes)
         )
 
