@@ -6,6 +6,7 @@ from benchmarks.hostile_grid import HostileGrid
 from benchmarks.hostile_nodes import ATTACKS
 from common.command_line import Parser, layers, run_command
 from common.errors import UsageError
+from common.settings import Settings
 from server.app import conduct
 from server.console import make_console
 from server.opening import opened, resolve, resumed_path
@@ -26,10 +27,7 @@ def main() -> int:
         resumed = resumed_path(arguments.resume, given)
         settings = resolve(given, resumed)
         num_nodes, attack = settings.simulation.nodes, ATTACKS[arguments.attack]
-        if not 1 <= arguments.num_hostile < num_nodes:
-            raise UsageError(
-                f"N must be 1 to {num_nodes - 1}, fewer than simulation.nodes, got {arguments.num_hostile}"
-            )
+        _check(settings, arguments.num_hostile)
         with (
             Simulation(CLIENT_APP, num_nodes) as honest,
             Simulation(LABEL_FLIP if attack.flips_labels else CLIENT_APP, num_nodes) as hostile,
@@ -38,6 +36,21 @@ def main() -> int:
             grid = HostileGrid(honest, hostile, attack, arguments.num_hostile, settings.run.seed)
             conduct(run, grid, console, stop)
     return 0
+
+
+def _check(settings: Settings, num_hostile: int) -> None:
+    """Refuse what such a run cannot be.
+
+    Raises:
+        UsageError: nobody would be honest, or there are no virtual nodes; or weights would travel under a codec.
+    """
+    num_nodes, link = settings.simulation.nodes, settings.link
+    if not 1 <= num_hostile < num_nodes:
+        raise UsageError(
+            f"N must be at least 1 and less than simulation.nodes ({num_nodes}), or nobody is honest; got {num_hostile}"
+        )
+    if {link.codec, link.broadcast_codec} != {"float32"}:
+        raise UsageError("hostile nodes know no codec: leave link.codec and link.broadcast_codec at float32")
 
 
 def _parser() -> argparse.ArgumentParser:
