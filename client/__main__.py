@@ -55,7 +55,9 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
     from client.hello import make_hello
     from client.identity import claim
     from client.node import Node, Stopped
+    from client.quota import usable_cores
     from client.spool import Spool
+    from client.threads import Threads
     from common import mnist
     from common.state import state_dir
 
@@ -67,7 +69,11 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
         if identity.note:
             display.tell(identity.note)
         device.check_cpu()
-        if warning := device.set_threads(settings.client.threads):
+        threads = None if settings.client.threads else Threads(usable_cores())
+        if threads:
+            display.tell(threads.told())
+        num_threads = threads.count if threads else settings.client.threads
+        if warning := device.set_threads(num_threads):
             display.tell(warning)
         own_data = None if arguments.data is None else str(Path(arguments.data).expanduser().resolve())
         if own_data is None:
@@ -78,7 +84,7 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
         else:
             entrance = Entrance(identity.name, token, settings.link.enrol_port, display.tell)
         node = Node(
-            hello=make_hello(identity, arguments.shard, own_data, settings),
+            hello=make_hello(identity, arguments.shard, own_data, settings, num_threads),
             own_data=own_data,
             find=lambda: find_server(
                 arguments.server,
@@ -91,6 +97,7 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
             tell=display.tell,
             show_progress=display.show,
             spool=Spool(state_dir(), identity.name, display.tell),
+            threads=threads,
             entrance=entrance,
         )
         try:
@@ -124,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     node.add_argument("--shard", type=_shard, metavar="N|auto", help="which shard to train on (default auto)")
     node.add_argument("--data", metavar="PATH", help="own images instead: an .npz or a folder of label/*.png")
     node.add_argument("--name", metavar="NAME", help="this node's name (default: host and shard)")
-    node.add_argument("--threads", type=int, metavar="N", help="CPU threads of training (default 1)")
+    node.add_argument("--threads", type=int, metavar="N", help="CPU threads of training (default 1; 0 = probe)")
     node.add_argument("--once", action="store_true", help="leave after one run; exit 0 only if it was done")
     link = parser.add_argument_group("link")
     link.add_argument(

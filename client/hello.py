@@ -9,14 +9,17 @@ from common.settings import Settings
 from common.wire import PROTOCOL_VERSION
 
 
-def make_hello(identity: Identity, shard: int | str | None, own_data: str | None, settings: Settings) -> pb.Hello:
+def make_hello(
+    identity: Identity, shard: int | str | None, own_data: str | None, settings: Settings, threads: int
+) -> pb.Hello:
     """The hello of this node.
 
     Args:
         identity: its name and its key, which is told only to a server without TLS.
         shard: the shard it asks for; "auto" or None = any.
         own_data: the path of its own images, if it trains on those.
-        settings: how many threads it trains with.
+        settings: whether the link is encrypted.
+        threads: how many it trains with, >= 1.
 
     Raises:
         DataError: its own images cannot be used.
@@ -36,7 +39,7 @@ def make_hello(identity: Identity, shard: int | str | None, own_data: str | None
             memory_bytes=machine.memory_bytes,
             python=machine.python,
             torch=machine.torch,
-            threads=settings.client.threads,
+            threads=threads,
         ),
     )
     if own_data:

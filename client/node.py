@@ -16,6 +16,7 @@ from client.knocking import Closed
 from client.link import TURNED_DOWN, Ended, Link, messages
 from client.membership import Membership
 from client.spool import Spool
+from client.threads import Threads
 from common import fleet_pb2 as pb
 from common.errors import FedgeError, RunFailed, UsageError, WireError
 from common.records import answer, identify
@@ -47,6 +48,7 @@ class Node:
     should_stop: Callable[[float], bool]  # sleeps this many seconds at most; True: leave now
     tell: Callable[[str], None]  # a line for a person
     show_progress: Callable[[str], None]  # a passing line; '' clears it
+    threads: Threads | None = None  # where a probe finds how many; None = those of the hello, always
     entrance: Entrance | None = None  # the way in with TLS; None = plaintext
     app: ClientApp = app  # what answers tasks
     opened: type[Link] = Link  # what carries them
@@ -198,6 +200,16 @@ class Node:
         self._send(update, link)
         if task.type != EVALUATE:  # kept after it was sent: a slow card holds up nobody
             self.spool.keep(key, update, survives_power_cut=link.is_over)
+            self._look_at_threads(task.task, update)
+
+    def _look_at_threads(self, task: str, update: pb.Update) -> None:
+        """Probe again if training became slow; after the update was sent, so that nobody waits for it."""
+        if self.threads is None or update.error:
+            return
+        seconds, examples = update.metrics["fit-seconds"].real, update.metrics["num-examples"].integer
+        if said := self.threads.finished(task.split("/")[0], seconds, examples):
+            self.hello.machine.threads = self.threads.count
+            self.tell(said)
 
     def _answer(self, task: pb.Task) -> pb.Update:
         try:

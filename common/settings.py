@@ -151,7 +151,7 @@ class ClientSettings(_Section):
     """One node's own choices; they never travel."""
 
     server: str
-    threads: PositiveInt
+    threads: Annotated[int, Field(ge=0)]
 
 
 class SimulationSettings(_Section):

@@ -55,7 +55,7 @@ def outcome(
             ["--shard", "3", "--data", "x.npz"],
             "--shard and --data exclude each other: a node trains on a shard or on its own images",
         ),
-        ("client", ["--threads", "0"], "client.threads must be at least 1, got 0 (from the command line)"),
+        ("client", ["--threads", "-1"], "client.threads must be at least 0, got -1 (from the command line)"),
         ("client", ["--rounds", "3"], "unrecognized arguments: --rounds 3 (try --help)"),
         (
             "client",

@@ -12,6 +12,7 @@ from flwr.app import Message, RecordDict
 
 from client.discovery import Place
 from client.node import Stopped
+from client.threads import Threads
 from common import fleet_pb2 as pb
 from common import mnist, models, shards
 from common.arrays import to_record
@@ -31,11 +32,12 @@ MODEL_BYTES = 61_706 * 4
 class Living:
     """A real node that lives beside the test, and the lines it told."""
 
-    def __init__(self, fleet: Fleet, said: pb.Hello, state: Path | None = None) -> None:
+    def __init__(self, fleet: Fleet, said: pb.Hello, state: Path | None = None, threads: Threads | None = None) -> None:
         self.told: list[str] = []
         self.stopped = False
         self._pool = ThreadPoolExecutor(1)
         node = real_node(fleet, said, self.told, lambda: self.stopped, state=state)
+        node.threads = threads
         self.end: Future[None] = self._pool.submit(node.live)
 
     def wait(self, line: str) -> None:
@@ -94,6 +96,25 @@ def test_a_node_says_what_it_does(fleet: Fleet, diary: Diary, settings: Settings
     assert first == "the test names it"
     assert second == f"joined 127.0.0.1:{fleet.port} as a with shard 0 of 600"
     assert third.startswith("round 1: trained on 100 images in ")
+
+
+def test_a_node_whose_training_became_slow_looks_again_how_many_threads_pay(
+    fleet: Fleet, diary: Diary, settings: Settings
+) -> None:
+    seconds = {1: 1.0, 2: 2.0}
+    threads = Threads(2, lambda count, _: seconds[count])
+    threads.finished("run", 1e-9, 1)  # nothing can be as quick as this fit
+    seconds[2] = 0.5
+    said = hello("a", shard=0)
+    node = Living(fleet, said, threads=threads)
+    try:
+        diary.wait("a joined with 0")
+        ask(fleet, content(settings))
+        until(lambda: any(line.endswith("as slow: from 1 thread to 2") for line in node.told), node.told)
+        assert (threads.count, said.machine.threads) == (2, 2)  # what the next fit takes
+    finally:
+        node.stopped = True
+        node.end.exception(PATIENCE_SECONDS)
 
 
 def test_the_same_task_again_is_answered_with_the_same_bytes(fleet: Fleet, diary: Diary, settings: Settings) -> None:
