@@ -51,6 +51,9 @@ attacks: setup  ## run all attacks of hostile nodes likewise, and write their ta
 bytes: setup  ## train under every codec likewise, and write the tables into docs/bytes.md
 	@$(RUN) -m benchmarks.bytes --jobs $(or $(JOBS),1)
 
+bench: setup  ## measure local training beside a tutorial's loop and torch's own, minutes (docs/benchmarks.md)
+	@$(RUN) -m benchmarks.local_sgd
+
 proto: $(VENV)/.development  ## generate the link's messages anew from common/fleet.proto
 	@$(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. common/fleet.proto
 
@@ -76,4 +79,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test fuzz faults soak check format recipes strategies attacks bytes proto lock clean
+.PHONY: help setup demo test fuzz faults soak check format bench recipes strategies attacks bytes proto lock clean
