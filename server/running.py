@@ -86,7 +86,7 @@ def _on_engine(
             f"{resumed} is a run on a SuperLink: resume it there with --engine superlink, or here with --engine link"
         )
     if settings.run.baseline == "centralized":
-        torch.set_num_threads(settings.client.threads)
+        torch.set_num_threads(settings.client.threads or 1)  # 0 probes, on a client: here figures come again
         with opened(settings, resumed, console, None) as run:
             directory.append(run.path)
             _conduct(run, NoNodes(), console, stop)

@@ -84,7 +84,7 @@ def test_a_federated_run_does_not_go_on_centralized(tmp_path: Path, capsys: pyte
 
 def test_without_momentum_it_equals_a_federation_of_one_node_bit_for_bit(tmp_path: Path) -> None:
     changes = {"training_momentum": 0.0, "federation_rounds": 2}
-    assert command(tmp_path, "central", "--centralized", **changes) == 0
+    assert command(tmp_path, "central", "--centralized", client_threads=0, **changes) == 0
     assert command(tmp_path, "federated", "--simulate", "1", **changes) == 0
     central, federated = tmp_path / "central", tmp_path / "federated"
     same = ("round", "test_loss", "test_accuracy", "train_loss", "num_nodes", "share_of_data", "best")
