@@ -127,8 +127,13 @@ def _end_or_wait(federation: Federation, node: str) -> int | None:
     return None
 
 
-def judge(name: str, federation: Federation, reference: Path, num_faults: int, problems: list[str]) -> Outcome:
-    """What is wrong with a finished run, compared with the one that nothing happened to."""
+def judge(
+    name: str, federation: Federation, reference: Path, num_faults: int, problems: list[str], may_leave: bool = False
+) -> Outcome:
+    """What is wrong with a finished run, compared with the one that nothing happened to.
+
+    Where nobody was started again (``may_leave``), temporary files may be left: the next start removes them.
+    """
     run = federation.run
     try:
         identical = weights(run) == weights(reference)
@@ -143,7 +148,7 @@ def judge(name: str, federation: Federation, reference: Path, num_faults: int, p
         "another best.json": (run / "best.json").read_bytes() != (reference / "best.json").read_bytes(),
         "another ledger": _settled(ledger) != _settled(json_lines(reference / "ledger.jsonl")),
         "TensorBoard's steps": points_of(run).get("test/accuracy") != list(range(ROUNDS + 1)),
-        f"leftovers: {leftovers(federation.folder)}": bool(leftovers(federation.folder)),
+        f"leftovers: {leftovers(federation.folder)}": bool(leftovers(federation.folder)) and not may_leave,
         f"repeated rounds: {dict(repeats(federation))}": sum(repeats(federation).values()) > num_faults,
         "a traceback": any("Traceback" in federation.said(who) for who in ("server", *NODES)),
     }
