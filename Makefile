@@ -54,8 +54,10 @@ attacks: setup  ## run all attacks of hostile nodes likewise, and write their ta
 bytes: setup  ## train under every codec likewise, and write the tables into docs/bytes.md
 	@$(RUN) -m benchmarks.bytes --jobs $(or $(JOBS),1)
 
-bench: setup  ## measure local training beside a tutorial's loop and torch's own, minutes (docs/benchmarks.md)
+bench: setup  ## measure training, rounds and nodes beside their peers on this machine, half an hour (docs/benchmarks.md)
 	@$(RUN) -m benchmarks.local_sgd
+	@$(RUN) -m benchmarks.round_overhead --superlink
+	@$(RUN) -m benchmarks.footprint --repeats 2
 
 proto: $(VENV)/.development  ## generate the link's messages anew from common/fleet.proto
 	@$(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. common/fleet.proto
