@@ -17,7 +17,7 @@ import grpc
 
 from common.token import SERVER_NAME
 from common.wire import CHANNEL_OPTIONS
-from server.authority import open_authority
+from server.admission.authority import open_authority
 
 METHOD = "/benchmark.Echo/Echo"
 NUM_BYTES = 4 * 61_706 + 1_000  # the weights of LeNet5, and what a task says beside them

@@ -24,14 +24,14 @@ from common.layers import load
 from common.records import task_config
 from common.settings import Settings
 from server import strategies
+from server.admission.passport import Control
 from server.fleet import Fleet
 from server.gathering import Cohort, gather
 from server.grids import Verdict
-from server.passport import Control
+from server.link.roster import Roster, node_id
 from server.report import Round
-from server.roster import Roster, node_id
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.screening import Screen
 
 
 class Nobody:

@@ -27,7 +27,7 @@ from server import strategies
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.screening import Screen
 
 NUM_HELD_OUT = 10_000
 NAMES = {

@@ -2,7 +2,7 @@
 
 A task is ``{"arrays": ArrayRecord, "config": ConfigRecord}``, and ``"own": ConfigRecord`` where one node's differs
 from the others'; an update is ``{"arrays": ArrayRecord, "metrics": MetricRecord}``. How they become bytes of the link:
-``common.wire``. What comes in is bounded and typed; whether its content is usable is for ``server.screening``.
+``common.wire``. What comes in is bounded and typed; whether its content is usable is for ``server.updates.screening``.
 """
 
 import math

@@ -32,7 +32,7 @@ def main() -> int:
     """Parse, put together, conduct; returns the exit code."""
     arguments = _parse(sys.argv[1:])
     if "command" in arguments:
-        from server.enrolled import answer
+        from server.admission.enrolled import answer
 
         return answer(arguments)
     if arguments.centralized:

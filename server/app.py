@@ -22,28 +22,28 @@ from common.records import task_config
 from common.training import Evaluation, evaluate
 from server import strategies
 from server.baselines import Centralized
-from server.clipping import Clipping
 from server.clock import ClockWatch
 from server.console import Console, make_console
 from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
 from server.gathering import Cohort, Waiting, gather, sample
 from server.grids import NodeGrid, Verdict
-from server.late import LateWork
+from server.link.roster import node_id
 from server.local_only import LocalOnly
 from server.opening import opened, resolve, resumed_path
 from server.report import Round
-from server.roster import node_id
 from server.rounds import Plan, rounds
-from server.screening import Screen
 from server.stopping import StopRequest
 from server.storage.checkpoint import Plain
 from server.storage.gallery import Gallery
 from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter
-from server.strikes import Strikes
 from server.summary import Row, Summary
 from server.time_boxes import TimeBoxes
+from server.updates.clipping import Clipping
+from server.updates.late import LateWork
+from server.updates.screening import Screen
+from server.updates.strikes import Strikes
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The round loop's Grid over the link.
 
-One asyncio loop in a thread of its own holds all streams (``server.streams``) and the tasks that are
-out (``server.open_tasks``); the run's thread talks to it through ``exchange``, ``settle`` and
+One asyncio loop in a thread of its own holds all streams (``server.link.streams``) and the tasks that are
+out (``server.link.open_tasks``); the run's thread talks to it through ``exchange``, ``settle`` and
 ``nodes``. The promise: a task is issued at least once, an update is counted at most once, and every
 task of an exchange ends with one answer.
 """
@@ -17,13 +17,13 @@ from flwr.app import Message
 from common import fleet_pb2 as pb
 from common.records import identify
 from common.settings import Settings
-from server.assignment import Assignment
-from server.debts import Paid
+from server.admission.passport import Control
 from server.grids import Answer, Debt, Node, NodeGrid, Verdict
-from server.passport import Control
-from server.relay import Listener, Relay
-from server.roster import Roster
-from server.streams import Streams
+from server.link.assignment import Assignment
+from server.link.debts import Paid
+from server.link.relay import Listener, Relay
+from server.link.roster import Roster
+from server.link.streams import Streams
 
 Result = TypeVar("Result")
 

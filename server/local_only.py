@@ -21,8 +21,8 @@ from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
 from server.report import LocalModel, Round
 from server.rounds import Plan, concluded
-from server.screening import Rejected, Screened
 from server.storage.checkpoint import MAX_BYTES, Plain, own_copy
+from server.updates.screening import Rejected, Screened
 
 _LOG = logging.getLogger(__name__)
 

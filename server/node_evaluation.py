@@ -16,7 +16,7 @@ from server import strategies
 from server.broadcast import broadcast
 from server.grids import Answer, Node, NodeGrid
 from server.report import NodeEvaluation
-from server.screening import Screen
+from server.updates.screening import Screen
 
 _LOG = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ class NodeReport:
     threads: int  # CPU threads of training; 0 if not known
     norm: float = math.nan  # L2 distance of the update from the global model before; nan without an update
     judged: int = 0  # the round in which that was decided, and the update averaged; 0: its own
-    is_fault: bool = False  # whether it counts against the node: see server.strikes
-    is_clipped: bool = False  # whether it was shortened before it was averaged: see server.clipping
+    is_fault: bool = False  # whether it counts against the node: see server.updates.strikes
+    is_clipped: bool = False  # whether it was shortened before it was averaged: see server.updates.clipping
 
     def ledger_record(self) -> dict[str, Any]:
         """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""

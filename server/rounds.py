@@ -14,16 +14,16 @@ from common.models import State
 from common.records import OWN_DATA
 from server import strategies
 from server.broadcast import broadcast
-from server.clipping import Clipping
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
-from server.late import LateWork
 from server.node_evaluation import evaluate_on_nodes
 from server.phases import split
-from server.repeats import Repeats
 from server.report import NodeReport, Round
-from server.screening import Fault, Rejected, Screen, Screened
 from server.time_boxes import TimeBoxes
+from server.updates.clipping import Clipping
+from server.updates.late import LateWork
+from server.updates.repeats import Repeats
+from server.updates.screening import Fault, Rejected, Screen, Screened
 
 
 @dataclass(frozen=True)

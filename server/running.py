@@ -19,7 +19,8 @@ from common.errors import FedgeError, Interrupted, RunFailed, UsageError
 from common.layers import Layer, load
 from common.settings import Settings, as_yaml
 from common.wire import PROTOCOL_VERSION
-from server.announce import announced
+from server.admission.members import TOKEN_HOURS
+from server.admission.passport import Control
 from server.app import NEWEST, server_app
 from server.baselines import NoNodes, check_baseline
 from server.console import Console, make_console
@@ -27,10 +28,9 @@ from server.engines.ray import ray_grid
 from server.engines.superlink import submit
 from server.fleet import Fleet
 from server.gathering import gather
-from server.members import TOKEN_HOURS
+from server.link.announce import announced
+from server.link.roster import Roster
 from server.opening import opened, resolve, resumed_path
-from server.passport import Control
-from server.roster import Roster
 from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory

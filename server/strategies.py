@@ -18,8 +18,8 @@ from common.arrays import to_state
 from common.errors import RunDirectoryError, SettingsError
 from common.models import State
 from common.settings import Settings, StrategySettings
-from server.screening import Screened
 from server.storage.checkpoint import Plain
+from server.updates.screening import Screened
 
 # Sampling is the round loop's own: strategies take the cohort they are shown.
 _COHORT = {

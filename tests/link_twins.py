@@ -18,9 +18,9 @@ from common.layers import load
 from common.settings import Settings
 from common.token import SERVER_NAME
 from common.wire import JOIN, PROTOCOL_VERSION
+from server.admission.passport import Control
 from server.fleet import Fleet
-from server.passport import Control
-from server.roster import Roster
+from server.link.roster import Roster
 from tests.scripted_grid import toy_state
 
 PATIENCE_SECONDS = 30.0  # for what must happen on a busy machine; nothing is measured by it

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from common.address import DEFAULT_PORT, join_address
-from server.announce import announced_addresses
 from server.console.beginning import Beginning
 from server.console.figures import clock, count, duration, loss, percent, printable, share
+from server.link.announce import announced_addresses
 from server.summary import Row, Summary
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = """
 import sys
-from server.announce import announced
+from server.link.announce import announced
 with announced("0.0.0.0", 8080, run="first", protocol=1) as warning:
     print(warning or "announced", flush=True)
     sys.stdin.read()

@@ -4,7 +4,7 @@ A point is a call that leaves the process (a file, a stream, a connection), the 
 it is about, and a moment of it::
 
     server/storage/durable.py:append fsync ledger.jsonl before
-    server/session.py:_write send task during
+    server/link/session.py:_write send task during
 
 ``during`` means: half of the bytes were written, or a message was handed to gRPC and not waited for.
 """

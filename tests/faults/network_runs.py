@@ -16,12 +16,12 @@ from server import strategies
 from server.fleet import Fleet
 from server.gathering import Cohort, gather, sample
 from server.grids import Answer, Node, NodeGrid, Verdict
-from server.roster import Roster, node_id
+from server.link.roster import Roster, node_id
 from server.rounds import Plan, rounds
-from server.screening import Screen
 from server.storage.durable import read_json_lines
 from server.storage.folders import LEDGER
 from server.storage.run_directory import RunDirectory
+from server.updates.screening import Screen
 from tests.faults.accounts import not_of_the_accepted, unexplained
 from tests.faults.chaos_proxy import ChaosProxy
 from tests.faults.light_nodes import NUM_EXAMPLES, LightNode, light_state

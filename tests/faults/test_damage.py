@@ -20,9 +20,9 @@ from common.layers import load
 from common.models import weights_sha256
 from common.token import parse_token
 from common.training import Evaluation
-from server.authority import key_id, parse_request
-from server.members import NotEnrolled
-from server.passport import Control
+from server.admission.authority import key_id, parse_request
+from server.admission.members import NotEnrolled
+from server.admission.passport import Control
 from server.report import NodeReport, Round
 from server.storage.run_directory import RunDirectory
 

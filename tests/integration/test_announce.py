@@ -13,7 +13,7 @@ from zeroconf import ServiceInfo, Zeroconf
 
 from client.discovery import Place, find_server
 from common.address import own_addresses
-from server.announce import announced, announced_addresses
+from server.link.announce import announced, announced_addresses
 
 SERVICE = f"_fedge-{os.getpid()}._tcp.local."
 LOOPBACK = ["127.0.0.1"]

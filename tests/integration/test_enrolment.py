@@ -17,9 +17,9 @@ from client.node import Stopped
 from common import fleet_pb2 as pb
 from common.errors import UsageError
 from common.token import Token
-from server.authority import NODE_DAYS, parse_request
+from server.admission.authority import NODE_DAYS, parse_request
+from server.admission.passport import Control
 from server.fleet import Fleet
-from server.passport import Control
 from tests.link_twins import PATIENCE_SECONDS, Diary, fleet_with, hello, link_settings, real_node
 
 Machine = Callable[[str], None]
@@ -209,7 +209,9 @@ def test_a_certificate_in_its_second_half_is_renewed_on_the_link(
 ) -> None:
     told: list[str] = []
     before = entrance("a").enter(place_of(fleet))
-    monkeypatch.setattr("server.passport.NODE_DAYS", 10 * NODE_DAYS)  # so that 730 days left are less than half
+    monkeypatch.setattr(
+        "server.admission.passport.NODE_DAYS", 10 * NODE_DAYS
+    )  # so that 730 days left are less than half
     node = real_node(fleet, hello("a", shard=0, key=""), told, lambda: "renewed" in told[-1], entrance("a", None, told))
     with pytest.raises(Stopped):
         aside.submit(node.live).result(PATIENCE_SECONDS)
@@ -238,5 +240,5 @@ def test_a_certificate_that_has_ended_is_turned_down_and_replaced_with_a_token(f
 
 def ended_certificate(control: Control, name: str, public: ec.EllipticCurvePublicKey, begin: datetime) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.authority.WRITTEN", begin)
+        patch.setattr("server.admission.authority.WRITTEN", begin)
         return control.authority.sign_node(name, public, begin)

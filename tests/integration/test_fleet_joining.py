@@ -13,7 +13,7 @@ from common.errors import UsageError
 from common.wire import PROTOCOL_VERSION
 from server.fleet import Fleet
 from server.grids import Node
-from server.roster import node_id
+from server.link.roster import node_id
 from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings
 
 WELCOMED: Any = {

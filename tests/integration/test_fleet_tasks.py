@@ -16,8 +16,8 @@ from common.records import OWN
 from common.wire import from_task, to_task, to_update
 from server.fleet import Fleet
 from server.grids import ENOUGH, Answer, Node, Verdict
-from server.roster import node_id
-from server.streams import OVERSIZE_BYTES
+from server.link.roster import node_id
+from server.link.streams import OVERSIZE_BYTES
 from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
 from tests.scripted_grid import task_message, toy_state, update_of
 
@@ -149,7 +149,7 @@ def test_what_is_one_nodes_own_comes_with_what_all_share_which_is_packed_once(
         packed.append(message)
         return to_task(message)
 
-    monkeypatch.setattr("server.assignment.to_task", pack)
+    monkeypatch.setattr("server.link.assignment.to_task", pack)
     weights, config = to_record(toy_state(1.0)), ConfigRecord({"server-round": 1, "max-steps": 9})
     contents = [
         RecordDict({"arrays": weights, "config": config, OWN: ConfigRecord({"max-steps": steps})}) for steps in (3, 4)

@@ -18,11 +18,11 @@ from common.wire import model_digest, pack, to_update
 from server import strategies
 from server.fleet import Fleet
 from server.grids import Node
-from server.late import LateWork
 from server.report import NodeReport, Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
 from server.storage.checkpoint import Plain
+from server.updates.late import LateWork
+from server.updates.screening import Screen
 from tests.link_twins import PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
 from tests.scripted_grid import everybody, task_message, toy_state, update_of
 

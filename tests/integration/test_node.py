@@ -21,7 +21,7 @@ from common.records import task_config
 from common.settings import Settings
 from server.fleet import Fleet
 from server.grids import Answer, Node, Verdict
-from server.roster import node_id
+from server.link.roster import node_id
 from tests.link_twins import PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, real_node, until
 
 pytestmark = pytest.mark.usefixtures("one_thread")

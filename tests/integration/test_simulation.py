@@ -21,13 +21,13 @@ from server.app import conduct
 from server.console import make_console
 from server.fleet import Fleet
 from server.grids import NodeGrid
+from server.link.roster import Roster
 from server.report import Round
-from server.roster import Roster
 from server.rounds import Plan, rounds
-from server.screening import Screen
 from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory
+from server.updates.screening import Screen
 from tests.link_twins import PATIENCE_SECONDS, Diary, hello, real_node
 from tests.scripted_grid import everybody
 

@@ -30,11 +30,11 @@ from client.membership import Membership, make_membership
 from common import fleet_pb2 as pb
 from common.token import SERVER_NAME
 from common.wire import ENROL, JOIN, PROTOCOL_VERSION
-from server import authority as authority_module
-from server.authority import NODE_DAYS, parse_request
-from server.doors import HEALTH
+from server.admission import authority as authority_module
+from server.admission.authority import NODE_DAYS, parse_request
+from server.admission.passport import Control
 from server.fleet import Fleet
-from server.passport import Control
+from server.link.doors import HEALTH
 from tests.link_twins import (
     MODEL_BYTES,
     PATIENCE_SECONDS,
@@ -284,9 +284,9 @@ def test_a_renewal_with_another_key_ends_the_link(fleet: Fleet, control: Control
 
 
 def test_who_connects_and_dawdles_is_cut_off(control: Control, diary: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.doors.HANDSHAKE_SECONDS", 1.0)
-    monkeypatch.setattr("server.doors.STRANGER_SECONDS", 1.0)
-    monkeypatch.setattr("server.doors.STRANGER_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("server.link.doors.HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr("server.link.doors.STRANGER_SECONDS", 1.0)
+    monkeypatch.setattr("server.link.doors.STRANGER_GRACE_SECONDS", 0.5)
     with fleet_with(diary, link_settings(), control=control) as fleet:
         dawdlers = [socket.create_connection(("127.0.0.1", port)) for port in (fleet.port, fleet.enrol_port) * 40]
         for connection in dawdlers:
@@ -303,8 +303,8 @@ def test_who_connects_and_dawdles_is_cut_off(control: Control, diary: Diary, mon
 def test_a_call_that_is_begun_and_never_made_is_ended(
     control: Control, diary: Diary, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr("server.doors.STRANGER_SECONDS", 1.0)
-    monkeypatch.setattr("server.doors.STRANGER_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("server.link.doors.STRANGER_SECONDS", 1.0)
+    monkeypatch.setattr("server.link.doors.STRANGER_GRACE_SECONDS", 0.5)
     with fleet_with(diary, link_settings(), control=control) as fleet:
         shown, started = without_certificate(enrolled(fleet, "a")), time.monotonic()
         with BareNode(fleet.enrol_port, shown, method) as stranger:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from common.arrays import to_state
 from common.models import State
-from server.clipping import Clipping
 from server.grids import Node
-from server.screening import Screen, Screened
+from server.updates.clipping import Clipping
+from server.updates.screening import Screen, Screened
 from tests.scripted_grid import task_message, update_of
 
 SCREEN = Screen([1000] * 8, max_own_examples=1, max_norm_ratio=0.0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from common import fleet_pb2 as pb
 from common.errors import WireError
 from common.wire import DTYPES, from_task, from_update, from_values, pack, to_task, to_update, to_values, unpack
-from server.screening import Rejected, Screen
+from server.updates.screening import Rejected, Screen
 from tests.scripted_grid import NODES, task_message, toy_state, update_of
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from client.membership import make_membership
 from common.errors import UsageError
 from common.token import SERVER_NAME
-from server.authority import NODE_DAYS, BadRequest, key_id, open_authority, parse_request, peer_of
+from server.admission.authority import NODE_DAYS, BadRequest, key_id, open_authority, parse_request, peer_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def test_an_authority_that_was_opened_to_others_is_closed_again(state: Path) -> 
 
 
 def test_servers_that_start_at_once_agree_on_one_authority(state: Path) -> None:
-    program = "from server.authority import open_authority; print(open_authority().fingerprint)"
+    program = "from server.admission.authority import open_authority; print(open_authority().fingerprint)"
     starting = [
         subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]

@@ -13,11 +13,11 @@ from common.errors import RunDirectoryError
 from common.layers import load
 from common.training import Evaluation
 from server import strategies
-from server.clipping import Clipping
 from server.grids import Node
 from server.report import Round, metrics_record
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.clipping import Clipping
+from server.updates.screening import Screen
 from tests.scripted_grid import Script, ScriptedGrid, everybody, toy_state, update_of
 
 NODES = [Node(number + 1, f"node-{number}", number) for number in range(5)]

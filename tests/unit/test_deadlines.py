@@ -15,10 +15,10 @@ from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import to_update
-from server.assignment import Assignment
-from server.relay import Listener
-from server.roster import Roster, node_id
-from server.streams import Streams
+from server.link.assignment import Assignment
+from server.link.relay import Listener
+from server.link.roster import Roster, node_id
+from server.link.streams import Streams
 from tests.faults.network_runs import Silent
 from tests.link_twins import MODEL_BYTES, hello, link_settings
 from tests.scripted_grid import task_message, toy_state, update_of

@@ -19,11 +19,11 @@ from common.arrays import to_record, to_state
 from common.layers import load
 from common.records import task_config
 from server import strategies
-from server.clipping import Clipping
 from server.grids import Node
 from server.report import Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.clipping import Clipping
+from server.updates.screening import Screen
 from tests.scripted_grid import Script, ScriptedGrid, everybody, toy_state, update_of
 
 NODES = [Node(number + 1, f"node-{number}", number) for number in range(4)]

@@ -16,11 +16,11 @@ from common.layers import load
 from common.models import State
 from common.settings import StrategySettings
 from server import strategies
-from server.clipping import Clipping
 from server.grids import Node
 from server.report import Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.clipping import Clipping
+from server.updates.screening import Screen
 from tests.bad_replies import OFFENDER, STALE, TABLE, TEN_MORE, BadReply
 from tests.scripted_grid import Content, Script, ScriptedGrid, everybody, toy_state, update_of
 

@@ -17,7 +17,7 @@ from server import strategies
 from server.broadcast import broadcast
 from server.report import NodeReport, Round
 from server.rounds import Plan, rounds
-from server.screening import Rejected, Screen, Screened
+from server.updates.screening import Rejected, Screen, Screened
 from tests.scripted_grid import NODES, ScriptedGrid, everybody, task_message, toy_state
 
 NODE = NODES[0]

@@ -10,11 +10,11 @@ from common.errors import RunDirectoryError
 from common.settings import StrategySettings
 from server import strategies
 from server.grids import Node
-from server.late import rebased
-from server.owed import Owed, from_memory, to_memory
-from server.roster import node_id
-from server.screening import Screen, Screened
+from server.link.roster import node_id
 from server.storage.checkpoint import Plain
+from server.updates.late import rebased
+from server.updates.owed import Owed, from_memory, to_memory
+from server.updates.screening import Screen, Screened
 from tests.link_twins import link_settings
 from tests.scripted_grid import task_message, toy_state, update_of
 

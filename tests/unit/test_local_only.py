@@ -19,8 +19,8 @@ from server.gathering import Cohort
 from server.local_only import LocalOnly, most_models
 from server.report import LocalModel, Round, metrics_record
 from server.rounds import Plan
-from server.screening import Screen
 from server.storage.checkpoint import Plain
+from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 PLAN = Plan("run", strategies.build(load().strategy), Screen([100] * 4, 1000, 2.0), ConfigRecord({"x": 1}), 60.0)

@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import UsageError
 from common.token import parse_token
-from server.members import LOCAL_TOKEN, MAX_TOKENS, Members, NotEnrolled, TooMany
+from server.admission.members import LOCAL_TOKEN, MAX_TOKENS, Members, NotEnrolled, TooMany
 
 FINGERPRINT = "ab" * 32
 HOUR = 3600.0
@@ -180,7 +180,7 @@ def test_another_process_is_heard_of_at_once(members: Members, tmp_path: Path) -
 
 
 def test_old_tokens_make_way(members: Members, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.members.MAX_TOKENS", 2)
+    monkeypatch.setattr("server.admission.members.MAX_TOKENS", 2)
     assert MAX_TOKENS == 1000
     first, second, third = (members.issue(24, reusable=True) for _ in range(3))
     assert "does not know" in refusal(members, first.secret, "a", "key-a")

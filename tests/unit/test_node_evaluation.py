@@ -16,7 +16,7 @@ from server import strategies
 from server.grids import Node
 from server.report import NodeEvaluation, Round, metrics_record
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 OWN = Node(9, "own", -1, own_examples=50)

@@ -15,7 +15,7 @@ from server.gathering import Cohort, sample
 from server.grids import ENOUGH, Node
 from server.report import Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 VANISHED = "its link broke, and it was not back within 30 s"

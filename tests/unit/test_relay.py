@@ -2,8 +2,8 @@
 
 import threading
 
-from server import relay
-from server.relay import Relay
+from server.link import relay
+from server.link.relay import Relay
 
 
 class Slow:

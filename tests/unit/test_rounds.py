@@ -16,7 +16,7 @@ from server.gathering import Cohort
 from server.grids import UNKNOWN_SHARD, Node
 from server.report import NodeReport, Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
 OWN = Node(9, "own", -1, own_examples=50)

@@ -16,7 +16,7 @@ from server import strategies
 from server.grids import UNKNOWN_SHARD, Node
 from server.report import Round
 from server.rounds import Plan, rounds
-from server.screening import Rejected, Screen
+from server.updates.screening import Rejected, Screen
 from tests.bad_replies import (
     AVERAGE,
     HONEST_EXAMPLES,

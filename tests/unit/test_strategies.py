@@ -14,7 +14,7 @@ from common.models import State
 from server import strategies
 from server.grids import Node
 from server.rounds import Plan, rounds
-from server.screening import Screen, Screened
+from server.updates.screening import Screen, Screened
 from tests.scripted_grid import NODES, Script, ScriptedGrid, everybody, task_message, toy_state, update_of
 
 SETTINGS = load().strategy

@@ -19,7 +19,7 @@ from server import strategies
 from server.grids import Node
 from server.report import Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
+from server.updates.screening import Screen
 from tests.scripted_grid import Script, ScriptedGrid, everybody, toy_state, update_of
 
 SIX = tuple(Node(number + 1, f"node-{number}", number) for number in range(11))

@@ -11,8 +11,8 @@ from common.records import error_reply
 from server import strategies
 from server.report import NodeReport, Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
-from server.strikes import Strikes
+from server.updates.screening import Screen
+from server.updates.strikes import Strikes
 from tests.bad_replies import OFFENDER, TABLE, TEN_MORE, BadReply
 from tests.scripted_grid import NODES, Script, ScriptedGrid, everybody, toy_state, update_of
 

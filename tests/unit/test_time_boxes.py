@@ -19,9 +19,9 @@ from server.grids import UNKNOWN_SHARD, Node
 from server.opening import resolve
 from server.report import NodeReport, Round
 from server.rounds import Plan, rounds
-from server.screening import Screen
-from server.strikes import Strikes
 from server.time_boxes import TimeBoxes
+from server.updates.screening import Screen
+from server.updates.strikes import Strikes
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, task_message, toy_state
 
 A, B, C = NODES[:3]

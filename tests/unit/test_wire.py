@@ -23,7 +23,7 @@ from common.wire import (
     to_values,
     unpack,
 )
-from server.screening import Rejected, Screen
+from server.updates.screening import Rejected, Screen
 from tests.bad_replies import HONEST_VALUES, OFFENDER, TABLE, TOO_MUCH
 from tests.scripted_grid import task_message, toy_state, update_of
 

@@ -19,11 +19,11 @@ from common.settings import Settings
 from common.wire import model_digest, pack
 from server.broadcast import broadcast
 from server.grids import Answer, Debt, Node, NodeGrid
-from server.owed import Owed, from_memory, to_memory
+from server.link.roster import node_id
 from server.report import NodeReport
-from server.roster import node_id
-from server.screening import Rejected, Screen, Screened
 from server.storage.checkpoint import Plain, own_copy
+from server.updates.owed import Owed, from_memory, to_memory
+from server.updates.screening import Rejected, Screen, Screened
 
 DISCOUNT_POWER = -0.5  # of 1 + the rounds that passed
 

@@ -17,8 +17,8 @@ from common.address import join_address
 from common.errors import UsageError
 from common.settings import LinkSettings
 from common.wire import CHANNEL_OPTIONS, ENROL, JOIN, MAX_HELLO_BYTES
-from server.authority import Authority
-from server.roster import MAX_NODES
+from server.admission.authority import Authority
+from server.link.roster import MAX_NODES
 
 HEALTH = "/grpc.health.v1.Health/Check"
 _ATTEMPTS = 50  # to find two free ports in a row

@@ -11,8 +11,8 @@ from torch import Tensor
 from common.errors import RunDirectoryError
 from common.models import State
 from server.grids import Answer, Node
+from server.link.roster import node_id
 from server.report import NodeReport
-from server.roster import node_id
 from server.storage.checkpoint import Plain
 
 

@@ -14,8 +14,8 @@ from common import __version__
 from common import fleet_pb2 as pb
 from common.errors import FedgeError
 from common.wire import MAX_HELLO_BYTES, PROTOCOL_VERSION
-from server.authority import Authority, BadRequest, key_id, parse_request
-from server.members import Members, NotEnrolled
+from server.admission.authority import Authority, BadRequest, key_id, parse_request
+from server.admission.members import Members, NotEnrolled
 
 _PATIENCE_SECONDS = 10.0  # for the one message of a stranger
 _LOG = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Enrolment:
         self.members = members
 
     async def serve(self, _: Any, stream: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """Handle the call ``Enrol``; whoever sends slowly is cut off with its connection (see ``server.doors``)."""
+        """Handle the call ``Enrol``; whoever sends slowly is cut off (see ``server.link.doors``)."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
             raw: Any = await stream.read()
         try:

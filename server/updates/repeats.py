@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.models import State, weights_sha256
-from server.screening import Fault, Screened
+from server.updates.screening import Fault, Screened
 
 ROUNDS_KEPT = 10  # older ones are forgotten, so that memory does not grow with the run
 

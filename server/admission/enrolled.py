@@ -6,8 +6,8 @@ import argparse
 from datetime import UTC, datetime
 
 from common.errors import UsageError
-from server.authority import open_authority
-from server.members import MAX_HOURS, Member, Members
+from server.admission.authority import open_authority
+from server.admission.members import MAX_HOURS, Member, Members
 
 _SECONDS_TO_NOTICE = 5
 

@@ -79,7 +79,7 @@ class Screened:
     sha256: str  # of the weights
     said: str  # digest of what came in: of the weights, or under a codec of the change
     norm: float  # L2 distance from the global model, as it came in
-    clipped: str = ""  # by how much it was shortened, one line; "": not at all (server.clipping)
+    clipped: str = ""  # by how much it was shortened, one line; "": not at all (server.updates.clipping)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from common import fleet_pb2 as pb
 from common.errors import WireError
 from common.settings import Settings
 from common.wire import MAX_HELLO_BYTES, MAX_SIGNAL_BYTES
-from server.doors import bind
+from server.admission.passport import Control
 from server.grids import Node
-from server.open_tasks import OpenTasks
-from server.passport import Control
-from server.relay import Listener
-from server.roster import Refused, Roster
-from server.session import Session
+from server.link.doors import bind
+from server.link.open_tasks import OpenTasks
+from server.link.relay import Listener
+from server.link.roster import Refused, Roster
+from server.link.session import Session
 
 _LOG = logging.getLogger(__name__)
 OVERSIZE_BYTES = 16 * 1024 * 1024  # so far above what is allowed a message is still read, to say how large it is

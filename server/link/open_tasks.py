@@ -7,10 +7,10 @@ from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import shared_parts
-from server.assignment import Assignment, Shared
-from server.debts import Debts
 from server.grids import ENOUGH, Debt, Node, Seen
-from server.session import Session
+from server.link.assignment import Assignment, Shared
+from server.link.debts import Debts
+from server.link.session import Session
 
 
 class OpenTasks:

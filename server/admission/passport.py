@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 from common import fleet_pb2 as pb
 from common.errors import UsageError
-from server.authority import NODE_DAYS, Authority, BadRequest, open_authority, peer_of
-from server.enrolment import Enrolment
-from server.members import Members, NotEnrolled, Revoked, TooMany
-from server.roster import Refused
+from server.admission.authority import NODE_DAYS, Authority, BadRequest, open_authority, peer_of
+from server.admission.enrolment import Enrolment
+from server.admission.members import Members, NotEnrolled, Revoked, TooMany
+from server.link.roster import Refused
 
 _LOG = logging.getLogger(__name__)
 

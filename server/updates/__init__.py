@@ -1,0 +1,1 @@
+"""What becomes of an update before the average: screened, clipped, set aside, or folded in late."""
