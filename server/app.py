@@ -180,6 +180,11 @@ class Conductor:
             settings.data.holdout,
             by_name(settings.link.codec, settings.link.top_k),
         )
+        if screen.codec and screen.codec.keeps_error and settings.simulation.nodes and last.round:
+            self.console.notice(
+                f"what the virtual nodes had still to say (link.codec {screen.codec.name}) is gone with the stop: the"
+                " run goes on a little otherwise than it would have without"
+            )
         self._late = LateWork(settings, self.run.run_id, self.grid, screen, self._strikes.admits, last.late)
         plan = Plan(
             run=self.run.run_id,

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import Message, RecordDict
 from tensorboard.backend.event_processing.plugin_event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
 
 from common import models
-from common.arrays import to_state
+from common.arrays import to_encoded, to_state
+from common.codecs import by_name
 from common.errors import Interrupted, RunFailed
 from common.layers import load
 from common.models import State
@@ -284,3 +286,27 @@ def test_the_lengths_that_clipping_goes_by_outlive_a_resume(new_run: Any) -> Non
         "accepted",
         "clipped from 3.16 to 0.00632 (2 x the median of the last rounds)",  # 2 * sqrt(10) * 0.001
     )
+
+
+def test_a_resumed_simulation_says_that_what_its_nodes_owed_is_gone(
+    new_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def settings(rounds: int) -> Settings:
+        return settings_of(federation_rounds=rounds, simulation_nodes=1, link_codec="sign")
+
+    def signs(_: Message) -> Content:
+        change = {name: torch.full(value.shape, 0.001) for name, value in models.layout("lenet5").items()}
+        update = update_of(change, 0)
+        update["arrays"] = to_encoded(change, by_name("sign", 1.0))
+        return update
+
+    run = new_run(settings(1))
+    story(run, ScriptedGrid({NODES[0]: signs}))
+    run.close()
+    said = "what the virtual nodes had still to say (link.codec sign) is gone with the stop"
+    assert said not in capsys.readouterr().out
+    with RunDirectory.open_existing(run.path) as resumed:
+        resumed.continue_with(settings(2))
+        story(resumed, ScriptedGrid({NODES[0]: signs}))
+    assert said in capsys.readouterr().out
+    assert [line["verdict"] for line in lines(run, "ledger.jsonl")] == ["accepted", "accepted"]
