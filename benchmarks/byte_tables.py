@@ -39,7 +39,7 @@ def _table(kind: Kind, out: Path) -> str:
 def _cell(arm: Arm, kind: Kind, figure: _Figure, out: Path) -> str:
     runs = [job(arm, kind, seed, GOAL_ROUNDS).rows(out) for seed in SEEDS]
     found = [figure.of_run(run) for run in runs if figure.is_known(run)]
-    return of_seeds(found, len(SEEDS), figure.form)
+    return f"{figure.form(found[0])} (1 seed)" if len(found) == 1 else of_seeds(found, len(SEEDS), figure.form)
 
 
 def _has_fifteen(run: Run) -> bool:
@@ -55,12 +55,12 @@ def _goal(run: Run) -> int | None:
 
 
 def _kilobytes_each(key: str) -> Callable[[Run], float]:
-    """Mean over nodes and the first 15 rounds; in these runs every node that is asked delivers."""
+    """Mean over nodes and the first 15 rounds; in these runs every node that is asked delivers, if not what counts."""
 
     def of_run(run: Run) -> float:
         rounds = run[1 : ROUNDS + 1]
         num_bytes: int = sum(row[key] for row in rounds)
-        num_updates: int = sum(row["num_nodes"] for row in rounds)
+        num_updates: int = sum(row["num_nodes"] + row["num_rejected"] for row in rounds)
         return num_bytes / num_updates / KILOBYTE
 
     return of_run
