@@ -4,6 +4,7 @@ Forking is safe here alone: this process has one thread, has used neither gRPC n
 What a child then starts (threads, channels, locks) is its own. Commands come in as JSON lines, answers go out so.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from tests.faults.injector import ROOT, Fault, Injector, wrap_connections, wrap_files
+
+PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
 
 class Nursery:
@@ -125,6 +128,7 @@ def _be(asked: dict[str, Any]) -> NoReturn:
     """In the child: become that command."""
     code: object = 70
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # else it would outlive a nursery that is killed
         os.setsid()
         _redirect(asked["said"])
         os.environ |= asked["environment"]
