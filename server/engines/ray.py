@@ -127,6 +127,7 @@ def _end_actors() -> None:
     """End nodes that hang: a thread of Flower's waits for them for ever, and the interpreter for it."""
     import ray
 
+    gc.unfreeze()  # what an average has frozen (server.strategies) is not listed below
     # Not isinstance: it asks each object for its __class__, and some answer with a warning.
     for actor in [thing for thing in gc.get_objects() if type(thing) is ray.actor.ActorHandle]:
         with contextlib.suppress(ray.exceptions.RayError):  # it may have ended meanwhile

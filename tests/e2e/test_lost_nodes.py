@@ -8,6 +8,7 @@ from tests.e2e.processes import Federation, Process, Server
 from tests.e2e.runs import verdicts_of
 
 NOTICED_WITHIN_SECONDS = 15.0
+LASTING = "training.local_epochs=12"  # who hears that a node has delivered can stop it before it delivers again
 Event = dict[str, Any]
 
 
@@ -27,12 +28,12 @@ def test_a_client_killed_mid_round_does_its_task_when_it_is_back(federation: Fed
 
 
 def test_a_round_goes_on_without_a_node_that_is_late(federation: Federation) -> None:
-    server = federation.serve("--rounds", "1000", settings=["federation.round_deadline_seconds=3"])
+    server = federation.serve("--rounds", "1000", settings=["federation.round_deadline_seconds=5", LASTING])
     _, b = federation.clients(server)
     wait_round(server, num_nodes=2)
 
     frozen = freeze(server, b)
-    expired = {"node": "b", "verdict": "expired", "reason": "no update within 3 s, nor in 2 more rounds"}
+    expired = {"node": "b", "verdict": "expired", "reason": "no update within 5 s, nor in 2 more rounds"}
     late = wait_round(server, frozen, num_nodes=1, set_aside=[expired])
     without = wait_round(server, late, num_nodes=1, num_expired=0)  # who hangs is not asked again
     b.send(signal.SIGCONT)
@@ -41,7 +42,7 @@ def test_a_round_goes_on_without_a_node_that_is_late(federation: Federation) -> 
 
 
 def test_frozen_and_dead_peers_are_noticed(federation: Federation) -> None:
-    server = federation.serve("--rounds", "1000", settings=["federation.rejoin_seconds=1"])
+    server = federation.serve("--rounds", "1000", settings=["federation.rejoin_seconds=1", LASTING])
     frozen_server = federation.serve("--rounds", "1000", "--clients", "1")
     _, frozen = federation.clients(server)
     client = federation.client(frozen_server, "--shard", "0", "--name", "c")
