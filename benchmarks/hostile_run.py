@@ -22,7 +22,8 @@ EXAMPLES = f"  {PROG} inner-product 3 --set simulation.nodes=10 --set data.num_s
 def main() -> int:
     """Conduct the run; returns the exit code."""
     arguments = _parser().parse_args()
-    given = layers(arguments, {"run.out": arguments.out, "run.name": arguments.name})
+    flags = {"run.out": arguments.out, "run.name": arguments.name, "federation.rounds": arguments.rounds}
+    given = layers(arguments, flags)
     with make_console(quiet=True, json=False) as console, StopRequest().on_signals(console.notice) as stop:
         resumed = resumed_path(arguments.resume, given)
         settings = resolve(given, resumed)
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROG, EXAMPLES, __doc__ or "")
     parser.add_argument("attack", choices=sorted(ATTACKS), help="what the hostile nodes send")
     parser.add_argument("num_hostile", type=int, metavar="N", help="how many of the nodes are hostile: the first ones")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of training (default 10)")
     parser.add_argument("--out", metavar="DIR", help="folder of run directories (default runs)")
     parser.add_argument("--name", metavar="NAME", help="name of the run directory (default: date and time)")
     parser.add_argument("--resume", metavar="DIR", help="continue this run, with the same attack")

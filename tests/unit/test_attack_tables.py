@@ -58,6 +58,14 @@ def test_a_run_is_ten_nodes_of_a_hundred_shards_with_the_defence(kind: str, defe
     )
 
 
+def test_a_run_that_was_stopped_can_be_gone_on_with(tmp_path: Path) -> None:
+    begun = job("none", "iid", "sybils", 3)
+    (tmp_path / begun.name).mkdir()
+    command = begun.command(tmp_path)
+    arguments = _parser().parse_args(command[3:])
+    assert (arguments.resume, arguments.rounds, arguments.attack) == (str(tmp_path / begun.name), 10, "sybils")
+
+
 def test_the_page_has_the_place_of_the_tables() -> None:
     begin, end = marks("attacks")
     assert begin in ATTACKS_CAMPAIGN.document.read_text()
