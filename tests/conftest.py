@@ -1,5 +1,6 @@
 """What all tests share: a state folder apart from the user's, one thread, and how Hypothesis looks for examples."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +56,12 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def imports_left_alone() -> Iterator[None]:
+    """Some of Flower's strategies call ``gc.collect`` for every array: it would look through all tests so far."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -121,6 +121,7 @@ def test_a_run_that_fails_for_want_of_nodes_is_resumed_and_learns_what_the_simul
 
 def test_a_name_that_is_taken_there_is_bad_usage_here(superlink: SuperLink, federation: Federation) -> None:
     (federation.out / "taken").mkdir(parents=True)
+    (federation.out / "taken" / "somebody's").touch()  # an empty folder is nobody's
     server = submit(federation, superlink, "--name", "taken")
     assert server.exit_code() == 2, server
     assert server.err == [

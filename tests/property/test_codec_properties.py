@@ -56,8 +56,9 @@ def test_a_quantiser_is_off_by_a_step_at_most_and_by_half_of_one_to_the_nearest(
     drawn = there_and_back(codec, state, torch.Generator().manual_seed(seed))
     for name, value in state.items():
         step = float(value.abs().max()) / most
-        assert float((nearest[name] - value).abs().max()) <= 0.5001 * step
-        assert float((drawn[name] - value).abs().max()) <= 1.0001 * step
+        lost = torch.finfo(torch.float32).tiny  # below it, float32 itself has fewer digits
+        assert float((nearest[name] - value).abs().max()) <= 0.5001 * step + lost
+        assert float((drawn[name] - value).abs().max()) <= 1.0001 * step + lost
 
 
 def test_the_mean_of_many_draws_is_the_value() -> None:

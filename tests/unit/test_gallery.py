@@ -199,7 +199,9 @@ def test_a_bar_in_a_setting_does_not_break_the_table() -> None:
 def test_hyperparameters_are_what_decides_the_model() -> None:
     values = hyperparameters(settings_of(training_learning_rate=0.5))
     assert (values["training.learning_rate"], values["model.name"], values["federation.rounds"]) == (0.5, "lenet5", 6)
-    assert not [key for key in values if key.startswith(("link.", "client.", "tensorboard.", "run.out"))]
+    assert not [key for key in values if key.startswith(("client.", "tensorboard.", "run.out"))]
+    of_link = {key for key in values if key.startswith("link.")}
+    assert of_link == {"link.codec", "link.broadcast_codec", "link.top_k"}
 
 
 def test_hyperparameters_stand_once_at_the_end(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from server.updates.screening import Screen
 from tests.bad_replies import OFFENDER, STALE, TABLE, TEN_MORE, BadReply
 from tests.scripted_grid import Content, Script, ScriptedGrid, everybody, toy_state, update_of
 
+pytestmark = pytest.mark.usefixtures("imports_left_alone")
+
 STRATEGIES = get_args(StrategySettings.model_fields["name"].annotation)
 REMEMBERING = {"fedavgm", "fedadam", "fedyogi", "fedadagrad"}  # for them, the round after shows what they remember
 ROWS = TABLE + TEN_MORE

@@ -18,6 +18,8 @@ from server.updates.screening import Screen, Screened
 from tests.link_twins import link_settings
 from tests.scripted_grid import task_message, toy_state, update_of
 
+pytestmark = pytest.mark.usefixtures("imports_left_alone")
+
 STRATEGIES = get_args(StrategySettings.model_fields["name"].annotation)
 NODES = [Node(number + 1, f"n{number}", number) for number in range(8)]
 SCREEN = Screen([100] * 8, max_own_examples=1, max_norm_ratio=0.0)

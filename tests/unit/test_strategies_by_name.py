@@ -22,6 +22,8 @@ from server.rounds import Plan, rounds
 from server.updates.screening import Screen
 from tests.scripted_grid import Script, ScriptedGrid, everybody, toy_state, update_of
 
+pytestmark = pytest.mark.usefixtures("imports_left_alone")
+
 SIX = tuple(Node(number + 1, f"node-{number}", number) for number in range(11))
 NAMES = get_args(StrategySettings.model_fields["name"].annotation)
 
