@@ -138,7 +138,7 @@ def _read(path: Path) -> Any:
         raise _Unusable(f"cannot be read ({error.strerror})") from None
     try:
         with warnings.catch_warnings(action="ignore"):  # damaged bytes may look like an old pickle: not for people
-            return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+            return torch.load(BytesIO(data), weights_only=True)
     except Exception:  # damaged bytes surface as almost any exception of zipfile, pickle or torch
         raise _Unusable("is damaged") from None
 

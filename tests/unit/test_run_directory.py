@@ -354,6 +354,9 @@ def test_what_a_kill_between_commit_and_best_leaves_is_mended(tmp_path: Path, mo
     _expect_mended(tmp_path / "a", 1)
     (tmp_path / "a" / "best.json").write_text("{}")
     _expect_mended(tmp_path / "a", 1)
+    best = tmp_path / "a" / "best.pt"
+    best.write_bytes(best.read_bytes().replace(b"cpu", b"spu", 1))  # whole weights, for no device that exists
+    _expect_mended(tmp_path / "a", 1)
 
 
 def test_a_damaged_last_falls_back_to_the_round_before_as_a_whole(tmp_path: Path) -> None:
