@@ -198,6 +198,7 @@ class Conductor:
             min_report_fraction=settings.federation.min_report_fraction,
             replace_lost=settings.federation.replace_lost,
             admits=self._strikes.admits,
+            num_aside=lambda: self._strikes.num_aside,
             boxes=self._boxes,
             clipping=clipping,
             late=self._late,

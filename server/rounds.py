@@ -40,6 +40,7 @@ class Plan:
     min_report_fraction: float = 0.0  # of the updates wanted, how many must be usable for the model to change
     replace_lost: bool = False  # whether another node is asked in the place of one that vanished
     admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
+    num_aside: Callable[[], int] = lambda: 0  # how many nodes are set aside for good
     boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
     clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
     late: LateWork | None = None  # what nodes owe from earlier rounds; None: nothing is ever late
@@ -96,7 +97,8 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     updates = plan.clipping.clipped([u for u in checked if u.node.node_id not in rejected], state)
     checked = [*updates, *(update for update in checked if update.node.node_id in rejected)]
     replies: dict[int, Message] = {answer.node_id: answer.reply for answer in judged if answer.reply is not None}
-    averaged, reason = _average(plan, number, cohort.num_wanted, updates, replies)
+    num_out = plan.num_aside() + sum(isinstance(reason, Fault) for reason in rejected.values())
+    averaged, reason = _average(plan, number, cohort.num_wanted, updates, replies, num_out)
     if averaged is None:
         rejected |= {update.node.node_id: reason for update in updates}
     else:
@@ -171,12 +173,13 @@ def _evaluated(grid: NodeGrid, plan: Plan, done: Round) -> Round:
 
 
 def _average(
-    plan: Plan, number: int, num_wanted: int, updates: Sequence[Screened], replies: dict[int, Message]
+    plan: Plan, number: int, num_wanted: int, updates: Sequence[Screened], replies: dict[int, Message], num_out: int
 ) -> tuple[State | None, str]:
-    """The next global model, or None and the reason why these updates make none."""
+    """The next global model, or None and the reason why these updates make none; ``num_out`` nodes were found out."""
     if not updates:
         return None, ""
-    if len(updates) < plan.num_needed:
+    num_malicious = strategies.withstands(plan.strategy, len(updates), num_out)
+    if len(updates) < plan.num_needed and num_malicious is None:
         return None, f"the strategy needs {plan.num_needed} updates, {len(updates)} of this round are usable"
     num_reports = math.ceil(round(plan.min_report_fraction * num_wanted, 6))
     if len(updates) < num_reports:
@@ -184,7 +187,8 @@ def _average(
             f"the round needs {num_reports} of {num_wanted} updates (federation.min_report_fraction),"
             f" {len(updates)} are usable"
         )
-    return strategies.average(plan.strategy, number, updates, replies), "the average of the round is not finite"
+    averaged = strategies.average(plan.strategy, number, updates, replies, num_malicious)
+    return averaged, "the average of the round is not finite"
 
 
 def _checked(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -65,20 +66,23 @@ def build(settings: StrategySettings) -> Strategy:
 
 
 def num_needed(settings: StrategySettings) -> int:
-    """The fewest updates that the strategy can do its work on.
+    """The fewest updates that the strategy can do its work on."""
+    return _num_needed(settings.name, settings.num_malicious_nodes, settings.num_nodes_to_select)
 
-    Krum and Multi-Krum: 2f + 3 for f malicious nodes (Blanchard et al. 2017); Bulyan: 4f + 3 (El Mhamdi et al. 2018);
-    a trimmed mean must have something left to trim.
+
+def withstands(strategy: Strategy, num_updates: int, num_out: int) -> int | None:
+    """How many malicious nodes among the senders of so many updates ``strategy`` can withstand.
+
+    As many as it was told of, or, where the updates are too few for that, less by up to ``num_out``: nodes that were
+    found out, whose updates are not among these. None: the updates are too few, or no such number was told.
     """
-    malicious = settings.num_malicious_nodes
-    match settings.name:
-        case "krum":
-            return 2 * malicious + 3
-        case "multikrum":
-            return max(2 * malicious + 3, settings.num_nodes_to_select + malicious)
-        case "bulyan":
-            return 4 * malicious + 3
-    return 1
+    told = getattr(strategy, "num_malicious_nodes", None)
+    if told is None:
+        return None
+    name = next(name for name, (kind, _) in _STRATEGIES.items() if type(strategy) is kind)
+    to_select = getattr(strategy, "num_nodes_to_select", 1)
+    possible = range(told, max(0, told - num_out) - 1, -1)
+    return next((f for f in possible if num_updates >= _num_needed(name, f, to_select)), None)
 
 
 def check(settings: Settings) -> None:
@@ -114,7 +118,11 @@ def evaluation_tasks(
 
 
 def average(
-    strategy: Strategy, round_number: int, updates: Sequence[Screened], replies: dict[int, Message]
+    strategy: Strategy,
+    round_number: int,
+    updates: Sequence[Screened],
+    replies: dict[int, Message],
+    num_malicious: int | None = None,
 ) -> State | None:
     """The next global model, from at least as many screened updates as the strategy needs.
 
@@ -123,6 +131,7 @@ def average(
         round_number: 1..
         updates: in node order, so that sums do not depend on who was first.
         replies: ``{node_id: reply}``, whose content is replaced by what the screen let through.
+        num_malicious: how many malicious nodes to withstand this time; None = as many as the strategy was told of.
 
     Returns:
         float32 tensors; None if what comes out is not finite.
@@ -131,7 +140,7 @@ def average(
     before = memory(strategy)
     for update in updates:
         replies[update.node.node_id].content = update.content
-    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+    with np.errstate(over="ignore", invalid="ignore"), _told(strategy, num_malicious):  # what comes of it: see below
         arrays, _ = strategy.aggregate_train(round_number, [replies[update.node.node_id] for update in updates])
     assert arrays is not None, "a strategy given usable updates must average them"
     # Some of Flower's strategies mix in a NumPy float64: their arrays come out twice as wide.
@@ -142,6 +151,32 @@ def average(
     _forget(strategy)
     restore(strategy, before, state)
     return None
+
+
+def _num_needed(name: str, num_malicious: int, num_to_select: int) -> int:
+    """2f + 3 updates for Krum and Multi-Krum (Blanchard et al. 2017), 4f + 3 for Bulyan (El Mhamdi et al. 2018)."""
+    match name:
+        case "krum":
+            return 2 * num_malicious + 3
+        case "multikrum":
+            return max(2 * num_malicious + 3, num_to_select + num_malicious)
+        case "bulyan":
+            return 4 * num_malicious + 3
+    return 1
+
+
+@contextmanager
+def _told(strategy: Strategy, num_malicious: int | None) -> Iterator[None]:
+    """For one average, another number of malicious nodes."""
+    if num_malicious is None:
+        yield
+        return
+    former = strategy.num_malicious_nodes  # type: ignore[attr-defined]  # of those of Flower's that have it
+    strategy.num_malicious_nodes = num_malicious  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        strategy.num_malicious_nodes = former  # type: ignore[attr-defined]
 
 
 @cache

@@ -5,6 +5,7 @@ something, so must the next one: its memory is as clean as the model.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import get_args
 
@@ -141,3 +142,29 @@ def test_a_node_that_learned_nothing_is_not_stale() -> None:
     grid = ScriptedGrid(others | {OFFENDER: idle})
     done = list(rounds(grid, plan_for("fedavg"), toy_state(), [1, 2, 3], lambda _: everybody(grid.nodes())))
     assert [each.num_nodes for each in done] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("name", "num_nodes"), [("krum", 5), ("multikrum", 6), ("bulyan", 7)])
+def test_a_node_found_out_is_not_looked_for_among_the_others(name: str, num_nodes: int) -> None:
+    """With no node to spare, one that sends nonsense must not keep the model as it is; one that is silent does."""
+    assert strategies.num_needed(settings_of(name)) == num_nodes
+    others = {Node(shard + 1, f"node-{shard}", shard): honest(shard, 2 + shard / 64) for shard in range(num_nodes - 1)}
+    offender = Node(90, "offender", 7)
+
+    def averaged(script: Script, num_aside: int = 0) -> bool:
+        grid = ScriptedGrid({offender: script} | others)
+        plan = replace(plan_for(name), num_aside=lambda: num_aside)
+        [done] = rounds(grid, plan, toy_state(), [1], lambda _: everybody(grid.nodes()))
+        assert not done.averaged or 2 <= float(done.state["bias"][0]) < 2.1
+        return done.averaged
+
+    assert averaged(lambda _: update_of(toy_state(float("nan")), 7, 100))
+    assert not averaged(lambda _: "no update within 60 s")
+    assert averaged(lambda _: "no update within 60 s", num_aside=1)
+
+
+def test_no_more_nodes_are_found_out_than_the_strategy_was_told_of() -> None:
+    krum = strategies.build(settings_of("krum"))  # f = 1
+    assert [strategies.withstands(krum, num, 1) for num in (5, 4, 3, 2)] == [1, 0, 0, None]
+    assert [strategies.withstands(krum, 4, num_out) for num_out in (0, 1, 9)] == [None, 0, 0]
+    assert strategies.withstands(strategies.build(settings_of("fedavg")), 1, 1) is None
