@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from benchmarks.hostile_nodes import Attack
 from common.arrays import to_record, to_state
 from common.models import State
-from server.grids import TRAIN, Answer, Node, NodeGrid
+from server.grids import NOBODY, TRAIN, Answer, Node, NodeGrid, Reserve
 
 
 class HostileGrid(NodeGrid):
@@ -36,7 +36,7 @@ class HostileGrid(NodeGrid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         """Let all train, then forge the updates of the hostile ones. Evaluations are honest."""
         del num_enough, reserve

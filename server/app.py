@@ -27,7 +27,7 @@ from server.console import Console, make_console
 from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
 from server.gathering import Cohort, Waiting, gather, sample
-from server.grids import NodeGrid, Verdict
+from server.grids import Node, NodeGrid, Verdict
 from server.link.roster import node_id
 from server.local_only import LocalOnly
 from server.opening import opened, resolve, resumed_path
@@ -197,6 +197,7 @@ class Conductor:
             nodes_evaluate=settings.data.holdout > 0,
             min_report_fraction=settings.federation.min_report_fraction,
             replace_lost=settings.federation.replace_lost,
+            issue=self._issue,
             admits=self._strikes.admits,
             num_aside=lambda: self._strikes.num_aside,
             boxes=self._boxes,
@@ -245,10 +246,12 @@ class Conductor:
         is_race = not settings.simulation.nodes and settings.run.baseline == "none"
         over_selection = federation.over_selection if is_race else 0.0
         cohort = sample(nodes, federation.fraction, settings.run.seed, number, over_selection)
-        if not settings.simulation.nodes:  # virtual nodes are the same ones when the round is done again
-            self.run.issue(number, cohort.nodes)
         self.console.round_started(number, federation.rounds, len(cohort.nodes))
         return cohort
+
+    def _issue(self, number: int, nodes: Sequence[Node]) -> None:
+        if not self.run.settings.simulation.nodes:  # virtual nodes are the same ones when the round is done again
+            self.run.issue(number, nodes)
 
     def _show_waiting(self, waiting: Waiting) -> None:
         self.console.waiting(

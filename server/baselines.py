@@ -17,7 +17,7 @@ from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.streams import stream
 from common.training import FitResult, fit
-from server.grids import Answer, Node, NodeGrid
+from server.grids import NOBODY, Answer, Node, NodeGrid, Reserve
 from server.local_only import check_room
 from server.phases import Phases
 from server.report import NodeReport, Round
@@ -163,7 +163,7 @@ class NoNodes(NodeGrid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         """There is nobody to send to."""
         raise AssertionError(f"{round_name}: a run without nodes sends no tasks")

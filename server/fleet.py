@@ -18,7 +18,7 @@ from common import fleet_pb2 as pb
 from common.records import identify
 from common.settings import Settings
 from server.admission.passport import Control
-from server.grids import Answer, Debt, Node, NodeGrid, Verdict
+from server.grids import NOBODY, Answer, Debt, Node, NodeGrid, Reserve, Verdict
 from server.link.assignment import Assignment
 from server.link.debts import Paid
 from server.link.relay import Listener, Relay
@@ -91,13 +91,13 @@ class Fleet(NodeGrid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         """Issue tasks and wait for updates: until the last has come, its node is gone for good, or time is up."""
 
         async def exchange() -> list[Assignment]:
             names = {node.node_id: f"{round_name}/{node.name}" for node in self._roster.seen()}
-            return await self._streams.tasks.exchange(names, messages, deadline_seconds, num_enough, list(reserve))
+            return await self._streams.tasks.exchange(names, messages, deadline_seconds, num_enough, reserve)
 
         exchanged = self._on_the_link(exchange())[::-1]
         # One after another, so that never all updates are in memory both as they came and as arrays.

@@ -8,7 +8,7 @@ an exchange cost, who did not answer and why. The link (``server.fleet``) and th
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,6 +78,17 @@ class Verdict:
     reason: str
 
 
+@dataclass(frozen=True)
+class Reserve:
+    """Tasks for other nodes: the next one is sent when a node of an exchange has vanished for good."""
+
+    messages: Sequence[Message] = ()
+    before: Callable[[int], None] = lambda _: None  # told a node's id before its task goes out; may take long
+
+
+NOBODY = Reserve()
+
+
 class NodeGrid(Grid):
     """A Flower Grid that knows its nodes and accounts for what it carries."""
 
@@ -94,7 +105,7 @@ class NodeGrid(Grid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         """Send one message to each destination node and gather answers until all are in or time is up.
 
@@ -104,11 +115,13 @@ class NodeGrid(Grid):
             deadline_seconds: counted from now.
             num_enough: when so many replies without an error are in, the other tasks expire; 0 = wait for all. An
                 engine whose nodes are never late may wait for all.
-            reserve: messages to other nodes, of which the next is sent when a node has vanished for good. An engine
-                that cannot see nodes vanish sends none.
+            reserve: who takes the places of nodes that vanish. An engine that cannot see that asks none of them.
 
         Returns:
             One answer for each message that was sent, in no particular order.
+
+        Raises:
+            Exception: what ``reserve.before`` raised; that task was not sent.
         """
 
     def busy(self) -> list[Node]:

@@ -76,6 +76,7 @@ class LocalOnly:
     def _round(self, number: int, cohort: Sequence[Node]) -> Round:
         plan, nodes = self._plan, {node.node_id: node for node in cohort}
         messages = [self._task(number, node) for node in cohort]
+        plan.issue(number, cohort)
         start = time.monotonic()
         answers = self._grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds)
         exchanged = time.monotonic()

@@ -15,7 +15,7 @@ from common.records import OWN_DATA
 from server import strategies
 from server.broadcast import broadcast
 from server.gathering import Cohort
-from server.grids import Answer, Node, NodeGrid
+from server.grids import Answer, Node, NodeGrid, Reserve
 from server.node_evaluation import evaluate_on_nodes
 from server.phases import split
 from server.report import NodeReport, Round
@@ -39,6 +39,7 @@ class Plan:
     nodes_evaluate: bool = False  # whether nodes hold out examples to test every new model on
     min_report_fraction: float = 0.0  # of the updates wanted, how many must be usable for the model to change
     replace_lost: bool = False  # whether another node is asked in the place of one that vanished
+    issue: Callable[[int, Sequence[Node]], None] = lambda *_: None  # writes down whom a round asks, before it does
     admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
     num_aside: Callable[[], int] = lambda: 0  # how many nodes are set aside for good
     boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
@@ -78,13 +79,14 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     budgets = plan.boxes.put_on(tasks.values(), nodes) if plan.boxes else {}
     base = broadcast(state, plan.broadcast_codec, tasks.values())
     num_enough = cohort.num_wanted if cohort.num_wanted < len(asked) else 0
+    plan.issue(number, asked)
     start = time.monotonic()
     answers = grid.exchange(
         f"{plan.run}/{number}",
         [tasks[node.node_id] for node in asked],
         plan.deadline_seconds,
         num_enough=num_enough,
-        reserve=[tasks[node.node_id] for node in standing_by],
+        reserve=Reserve([tasks[n.node_id] for n in standing_by], lambda node_id: plan.issue(number, [nodes[node_id]])),
     )
     exchanged = time.monotonic()
     checked, rejected = _checked(answers, nodes, plan.screen, state, base, budgets)

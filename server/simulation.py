@@ -25,7 +25,7 @@ from common.errors import Interrupted, RunFailed
 from common.records import answer as run_app
 from common.records import identify
 from common.wire import from_task, from_update, own_config, shared_parts, to_task, to_update
-from server.grids import TRAIN, Answer, Node, NodeGrid, num_bytes
+from server.grids import NOBODY, TRAIN, Answer, Node, NodeGrid, Reserve, num_bytes
 
 ClientApp = Callable[[Message, Context], Message]
 
@@ -75,7 +75,7 @@ class Simulation(NodeGrid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         """Train the nodes one after another, or as many at once as there are workers; nobody expires."""
         del round_name, deadline_seconds, num_enough, reserve

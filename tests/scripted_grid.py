@@ -9,7 +9,7 @@ from common.arrays import to_record
 from common.models import State
 from common.records import Update, identify, update_record
 from server.gathering import Cohort
-from server.grids import ENOUGH, Answer, Node, NodeGrid, Verdict
+from server.grids import ENOUGH, NOBODY, Answer, Node, NodeGrid, Reserve, Verdict
 
 identify(run_id=1, node_id=1)
 
@@ -54,13 +54,13 @@ class ScriptedGrid(NodeGrid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         asked = {message.metadata.dst_node_id: message for message in messages}
         self.tasks += messages
         names = [node.name for node in self.nodes() if node.node_id in asked]
         self.tape.append(f"{round_name} within {deadline_seconds:g} s -> {', '.join(names)}")
-        by_id, standing_by = {node.node_id: node for node in self.scripts}, list(reserve)
+        by_id, standing_by = {node.node_id: node for node in self.scripts}, list(reserve.messages)
         waiting = [asked[node_id] for node_id in by_id if node_id in asked]
         answers: list[Answer] = []
         while waiting:
@@ -70,6 +70,7 @@ class ScriptedGrid(NodeGrid):
             answers.append(_answer(node, message, (lambda _: ENOUGH) if is_enough else self.scripts[node]))
             if answers[-1].reply is None and standing_by and not is_enough:
                 waiting.append(standing_by.pop(0))
+                reserve.before(waiting[-1].metadata.dst_node_id)
                 self.tape.append(f"{round_name} -> {by_id[waiting[-1].metadata.dst_node_id].name} instead")
         return answers
 

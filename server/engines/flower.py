@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from common.errors import WireError
 from common.records import error_reply, read_holding
-from server.grids import ENOUGH, UNKNOWN_SHARD, Answer, Node, NodeGrid, num_bytes
+from server.grids import ENOUGH, NOBODY, UNKNOWN_SHARD, Answer, Node, NodeGrid, Reserve, num_bytes
 
 ASK_AGAIN_SECONDS = 60.0  # a question to a node that died is lost: Flower does not redeliver
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 1.0  # between two looks for replies; each is a request to a SuperLink
@@ -44,7 +44,7 @@ class FlowerGrid(NodeGrid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         """Let the engine carry ``messages``; bytes are those of the arrays, for it counts none."""
         del round_name, reserve

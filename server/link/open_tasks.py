@@ -7,7 +7,7 @@ from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import shared_parts
-from server.grids import ENOUGH, Debt, Node, Seen
+from server.grids import ENOUGH, Debt, Node, Reserve, Seen
 from server.link.assignment import Assignment, Shared
 from server.link.debts import Debts
 from server.link.session import Session
@@ -29,7 +29,7 @@ class OpenTasks:
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int,
-        reserve: list[Message],
+        reserve: Reserve,
     ) -> list[Assignment]:
         """Issue tasks and wait until all have ended; see ``NodeGrid.exchange``.
 
@@ -38,14 +38,14 @@ class OpenTasks:
             messages: at most one for each node.
             deadline_seconds: counted from now.
             num_enough: how many updates end the exchange; 0 = all.
-            reserve: messages that may be sent in the place of those to nodes that vanish; it is used up.
+            reserve: who takes the places of nodes that vanish.
         """
-        clock = asyncio.get_running_loop().time  # monotonic
+        clock, standing_by = asyncio.get_running_loop().time, list(reserve.messages)
         deadline = clock() + deadline_seconds
         shared: dict[tuple[int, int], Shared] = {}  # by what messages have in common
         assignments = [self._issue(names, message, deadline, shared) for message in messages]
         waited_for, num_updates = {assignment.outcome: assignment for assignment in assignments}, 0
-        needs_each = bool(num_enough or reserve)  # to wait for one after another costs more, with many nodes
+        needs_each = bool(num_enough or standing_by)  # to wait for one after another costs more, with many nodes
         while waited_for and (left := deadline - clock()) > 0:
             done, _ = await asyncio.wait(
                 waited_for, timeout=left, return_when="FIRST_COMPLETED" if needs_each else "ALL_COMPLETED"
@@ -54,7 +54,8 @@ class OpenTasks:
             num_updates += sum(assignment.is_updated for assignment in ended)
             if num_enough and num_updates >= num_enough:
                 break
-            for message in self._free(reserve, sum(assignment.is_forfeited for assignment in ended)):
+            for message in self._free(standing_by, sum(assignment.is_forfeited for assignment in ended)):
+                await asyncio.to_thread(reserve.before, message.metadata.dst_node_id)
                 assignments.append(self._issue(names, message, deadline, shared))
                 waited_for[assignments[-1].outcome] = assignments[-1]
         is_enough = bool(num_enough) and num_updates >= num_enough
@@ -121,11 +122,11 @@ class OpenTasks:
             assignment.forfeit_after(self._rejoin_seconds, "it left")
         return assignment
 
-    def _free(self, reserve: list[Message], number: int) -> list[Message]:
-        """Take the next ``number`` messages out of ``reserve`` whose nodes are here and free."""
+    def _free(self, standing_by: list[Message], number: int) -> list[Message]:
+        """Take the next ``number`` messages out of ``standing_by`` whose nodes are here and free."""
         taken: list[Message] = []
-        while reserve and len(taken) < number:
-            message = reserve.pop(0)
+        while standing_by and len(taken) < number:
+            message = standing_by.pop(0)
             session = self._sessions.get(message.metadata.dst_node_id)
             if session and session.free:
                 taken.append(message)

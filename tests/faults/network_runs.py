@@ -15,7 +15,7 @@ from common.training import Evaluation
 from server import strategies
 from server.fleet import Fleet
 from server.gathering import Cohort, gather, sample
-from server.grids import Answer, Node, NodeGrid, Verdict
+from server.grids import NOBODY, Answer, Node, NodeGrid, Reserve, Verdict
 from server.link.roster import Roster, node_id
 from server.rounds import Plan, rounds
 from server.storage.durable import read_json_lines
@@ -79,13 +79,13 @@ class Tape(NodeGrid):
         messages: Sequence[Message],
         deadline_seconds: float,
         num_enough: int = 0,
-        reserve: Sequence[Message] = (),
+        reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         start = time.monotonic()
         answers = self._fleet.exchange(round_name, messages, deadline_seconds, num_enough, reserve)
         self.seconds.append(time.monotonic() - start)
         asked = [message.metadata.dst_node_id for message in messages]
-        standing_by = {message.metadata.dst_node_id for message in reserve}
+        standing_by = {message.metadata.dst_node_id for message in reserve.messages}
         asked += [answer.node_id for answer in answers if answer.node_id in standing_by]
         self.issued += [f"{round_name}/{self._names[node]}" for node in asked]
         return answers

@@ -238,6 +238,28 @@ def test_tasks_of_a_killed_server_end_in_the_ledger_though_their_nodes_are_not_a
     assert grid.tape[1].endswith("/1/node-0 expired")
 
 
+def test_so_does_the_task_of_a_node_that_took_the_place_of_another(new_run: Any) -> None:
+    """Two nodes of four are asked. The first one vanishes, and the server is killed once a third one is asked."""
+    run = new_run(settings_of(federation_rounds=1, federation_fraction=0.5))
+    asked: list[int] = []
+
+    def fate(message: Message) -> Content:
+        asked.append(message.metadata.dst_node_id)
+        if len(asked) == 3:
+            raise Killed
+        return "its link broke" if len(asked) == 1 else learned(message, asked[-1] - 1)
+
+    with pytest.raises(Killed):
+        story(run, ScriptedGrid(dict.fromkeys(NODES, fate)))
+    run.close()
+    with RunDirectory.open_existing(run.path) as again:
+        others = [node for node in NODES if node.node_id != asked[2]]
+        story(again, ScriptedGrid({node: lambda message: learned(message, 0) for node in others}))
+    verdicts = {line["task"].rpartition("/")[2]: line["reason"] for line in lines(run, "ledger.jsonl")}
+    assert verdicts[f"node-{asked[2] - 1}"].startswith("the server ended in this round")
+    assert {f"node-{node - 1}" for node in asked} <= set(verdicts)
+
+
 def test_a_resumed_run_gives_the_budget_of_the_speed_that_was_measured_before(new_run: Any) -> None:
     """100 examples in 0.25 s make 120 in the box: 7 batches of 16, of the 14 that two epochs have."""
     run = new_run(settings_of(federation_time_box_seconds=0.3, training_local_epochs=2))

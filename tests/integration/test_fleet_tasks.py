@@ -15,7 +15,7 @@ from common.arrays import to_record
 from common.records import OWN
 from common.wire import from_task, to_task, to_update
 from server.fleet import Fleet
-from server.grids import ENOUGH, Answer, Node, Verdict
+from server.grids import ENOUGH, NOBODY, Answer, Node, Reserve, Verdict
 from server.link.roster import node_id
 from server.link.streams import OVERSIZE_BYTES
 from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
@@ -55,9 +55,7 @@ def joined(fleet: Fleet, name: str, shard: int) -> Iterator[BareNode]:
 def exchange(
     aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], seconds: float = 60.0
 ) -> Future[list[Answer]]:
-    shared = task_message(nodes[0], toy_state(1.0)).content
-    messages = [Message(shared, node.node_id, "train") for node in nodes]
-    return aside.submit(fleet.exchange, "run/1", messages, seconds)
+    return aside.submit(fleet.exchange, "run/1", tasks_for(nodes), seconds)
 
 
 def update(task: str, value: float, shard: int = 0) -> pb.FromNode:
@@ -368,11 +366,14 @@ def test_an_exchange_with_nobody_is_over_at_once(fleet: Fleet) -> None:
 
 
 def race(
-    aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], num_enough: int, reserve: Sequence[Node] = ()
+    aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], num_enough: int, reserve: Reserve = NOBODY
 ) -> Future[list[Answer]]:
+    return aside.submit(fleet.exchange, "run/1", tasks_for(nodes), 60.0, num_enough, reserve)
+
+
+def tasks_for(nodes: Sequence[Node]) -> list[Message]:
     shared = task_message(nodes[0], toy_state(1.0)).content
-    asked, standing_by = ([Message(shared, n.node_id, "train") for n in group] for group in (nodes, reserve))
-    return aside.submit(fleet.exchange, "run/1", asked, 60.0, num_enough, standing_by)
+    return [Message(shared, node.node_id, "train") for node in nodes]
 
 
 def test_enough_updates_end_the_round_and_cancel_the_rest(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
@@ -398,9 +399,12 @@ def test_enough_updates_end_the_round_and_cancel_the_rest(fleet: Fleet, aside: T
 def test_a_free_node_gets_the_task_of_one_that_is_gone_for_good(diary: Diary, aside: ThreadPoolExecutor) -> None:
     with fleet_with(diary, link_settings(federation_rejoin_seconds=0.0)) as fleet, joined(fleet, "b", 1) as second:
         with joined(fleet, "a", 0) as first:
-            answers = race(aside, fleet, [A], num_enough=0, reserve=[Node(node_id("c"), "c", 2), B])
+            told: list[int] = []
+            reserve = Reserve(tasks_for([Node(node_id("c"), "c", 2), B]), told.append)
+            answers = race(aside, fleet, [A], num_enough=0, reserve=reserve)
             first.hear("task")
         assert second.hear("task").task == "run/1/b"  # c is not here
+        assert told == [B.node_id]  # before b heard of it
         second.say(update("run/1/b", 2.0, 1))
         lost, found = answers.result(PATIENCE_SECONDS)
         assert (lost.reply, bias(found)) == (None, 2.0)

@@ -15,6 +15,7 @@ from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import to_update
+from server.grids import NOBODY
 from server.link.assignment import Assignment
 from server.link.relay import Listener
 from server.link.roster import Roster, node_id
@@ -130,7 +131,7 @@ async def a_thousand_rounds() -> tuple[Counter[str], float]:
         messages = [Message(content, each, "train") for each in expected]
         names = {each: f"run/{number}/{each}" for each in expected}
         begin = loop.time()
-        ended = await streams.tasks.exchange(names, messages, DEADLINE, 0, [])
+        ended = await streams.tasks.exchange(names, messages, DEADLINE, 0, NOBODY)
         longest = max(longest, loop.time() - begin)
         answers = {each.node_id: _reason(each) for each in ended}
         assert answers == expected
