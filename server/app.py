@@ -254,15 +254,7 @@ class Conductor:
             self.run.issue(number, nodes)
 
     def _show_waiting(self, waiting: Waiting) -> None:
-        self.console.waiting(
-            waiting.num_nodes,
-            waiting.num_wanted,
-            waiting.shards_held,
-            self.run.settings.data.num_shards,
-            waiting.seconds_left,
-            waiting.num_busy,
-            waiting.num_aside,
-        )
+        self.console.waiting(waiting, self.run.settings.data.num_shards)
 
     def _keep(self, done: Round) -> None:
         """Evaluate and save a finished round, then tell everyone."""

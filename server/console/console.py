@@ -11,6 +11,7 @@ from server.console.output import Output
 
 if TYPE_CHECKING:
     from common.training import Evaluation
+    from server.gathering import Waiting
     from server.report import Round
     from server.summary import Summary
 
@@ -34,20 +35,8 @@ class Console(ABC):
         """A run begins or goes on."""
 
     @abstractmethod
-    def waiting(
-        self,
-        num_nodes: int,
-        num_wanted: int,
-        shards_held: int,
-        num_shards: int,
-        seconds_left: float,
-        num_busy: int = 0,
-        num_aside: int = 0,
-    ) -> None:
-        """Too few nodes are there; call it as often as you like.
-
-        ``num_busy`` and ``num_aside`` more are there, at work on a former task or set aside.
-        """
+    def waiting(self, how_far: Waiting, num_shards: int) -> None:
+        """Too few nodes are there for a run on so many shards; call it as often as you like."""
 
     @abstractmethod
     def joined(self, node: str, shard: int, address: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from server.console.beginning import Beginning
@@ -14,6 +14,7 @@ from server.summary import Summary
 
 if TYPE_CHECKING:
     from common.training import Evaluation
+    from server.gathering import Waiting
 
 FORMAT = 1  # raised when a key changes its meaning or goes; new events and keys may appear at any time
 
@@ -23,35 +24,18 @@ class JsonConsole(Console):
 
     def __init__(self, output: Output, errors: Output) -> None:
         super().__init__(output, errors)
-        self._waiting: tuple[int, ...] = ()
+        self._waiting: Waiting | None = None  # as it was said last
 
     def started(self, run: Beginning) -> None:
         """``run_dir, address, rounds, first_round, model, engine, baseline, token``."""
         self._emit("started", **(asdict(run) | {"run_dir": str(run.run_dir)}))
 
-    def waiting(
-        self,
-        num_nodes: int,
-        num_wanted: int,
-        shards_held: int,
-        num_shards: int,
-        seconds_left: float,
-        num_busy: int = 0,
-        num_aside: int = 0,
-    ) -> None:
-        """The parameters; again when one but ``seconds_left`` changes."""
-        numbers = {
-            "num_nodes": num_nodes,
-            "num_wanted": num_wanted,
-            "shards_held": shards_held,
-            "num_shards": num_shards,
-            "num_busy": num_busy,
-            "num_aside": num_aside,
-        }
-        seen = tuple(numbers.values())
+    def waiting(self, how_far: Waiting, num_shards: int) -> None:
+        """The fields of ``Waiting`` and ``num_shards``; again when one but ``seconds_left`` changes."""
+        seen = replace(how_far, seconds_left=0.0)
         if seen != self._waiting:
             self._waiting = seen
-            self._emit("waiting", **numbers, seconds_left=seconds_left)
+            self._emit("waiting", **asdict(how_far), num_shards=num_shards)
 
     def joined(self, node: str, shard: int, address: str) -> None:
         """``node, shard, address``."""
@@ -79,7 +63,7 @@ class JsonConsole(Console):
 
     def round_done(self, done: Round | None, number: int, evaluation: Evaluation, is_best: bool, total: int) -> None:
         """The keys of ``metrics.jsonl``, ``rounds``, ``averaged`` and ``set_aside`` (``node, verdict, reason``)."""
-        self._waiting = ()
+        self._waiting = None
         figures = metrics_record(number, evaluation, done, is_best)
         more = {} if done is None else {"averaged": done.averaged, "set_aside": _set_aside(done)}
         self._emit("round_done", **figures, rounds=total, **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from server.console import words
@@ -13,6 +14,7 @@ from server.summary import Row, Summary
 
 if TYPE_CHECKING:
     from common.training import Evaluation
+    from server.gathering import Waiting
 
 
 class PlainConsole(Console):
@@ -20,7 +22,7 @@ class PlainConsole(Console):
 
     def __init__(self, output: Output, errors: Output) -> None:
         super().__init__(output, errors)
-        self._waiting: tuple[int, ...] = ()
+        self._waiting: Waiting | None = None  # as it was said last
 
     def started(self, run: Beginning) -> None:
         """Say what runs and how a node joins."""
@@ -28,21 +30,12 @@ class PlainConsole(Console):
         for where, command in words.how_to_join(run):
             self._output.line(f"{where}: {command}")
 
-    def waiting(
-        self,
-        num_nodes: int,
-        num_wanted: int,
-        shards_held: int,
-        num_shards: int,
-        seconds_left: float,
-        num_busy: int = 0,
-        num_aside: int = 0,
-    ) -> None:
+    def waiting(self, how_far: Waiting, num_shards: int) -> None:
         """Say who is there, again only when that changes."""
-        seen = (num_nodes, num_wanted, shards_held, num_shards, num_busy, num_aside)
+        seen = replace(how_far, seconds_left=0.0)
         if seen != self._waiting:
             self._waiting = seen
-            self._output.line(f"Waiting: {words.waiting(seconds_left, *seen)}")
+            self._output.line(f"Waiting: {words.waiting(how_far, num_shards)}")
 
     def joined(self, node: str, shard: int, address: str) -> None:
         """Say who joined."""
@@ -67,7 +60,7 @@ class PlainConsole(Console):
 
     def round_done(self, done: Round | None, number: int, evaluation: Evaluation, is_best: bool, total: int) -> None:
         """One line, and one below it for each update that did not count."""
-        self._waiting = ()
+        self._waiting = None
         row = Row.from_metrics(metrics_record(number, evaluation, done, is_best))
         lines = [words.round_line(row, total, words.LINE_WIDTH)]
         for verdict, node, reason in words.set_aside(done.reports) if done else ():

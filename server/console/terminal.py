@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, cast
 
 from rich.console import Console as Terminal
@@ -22,6 +23,7 @@ from server.summary import Row, Summary
 
 if TYPE_CHECKING:
     from common.training import Evaluation
+    from server.gathering import Waiting
 
 
 class RichConsole(Console):
@@ -33,8 +35,7 @@ class RichConsole(Console):
         self._spinner = Spinner("line" if self._terminal.options.ascii_only else "dots", style="cyan")
         self._lock = threading.RLock()
         self._live: Live | None = None
-        self._gathered = (0, 0, 0, 0, 0, 0)
-        self._gives_up_at = 0.0
+        self._waiting: tuple[Waiting, int, float] | None = None  # how far, on so many shards, and when that was
         self._is_waiting = self._has_rounds = False
         self._training = drawing.Training()
 
@@ -47,20 +48,10 @@ class RichConsole(Console):
             line = Text.assemble((f"  {where + ':':<20}", "dim"), (command, "cyan"))
             self._terminal.print(line, soft_wrap=True)  # a command that is copied must not hold our line break
 
-    def waiting(
-        self,
-        num_nodes: int,
-        num_wanted: int,
-        shards_held: int,
-        num_shards: int,
-        seconds_left: float,
-        num_busy: int = 0,
-        num_aside: int = 0,
-    ) -> None:
+    def waiting(self, how_far: Waiting, num_shards: int) -> None:
         """One line that counts down on its own."""
         with self._lock:
-            self._gathered = (num_nodes, num_wanted, shards_held, num_shards, num_busy, num_aside)
-            self._gives_up_at = self._terminal.get_time() + seconds_left
+            self._waiting = (how_far, num_shards, self._terminal.get_time())
             if not self._is_waiting:
                 self._draw(self._waiting_line)
                 self._is_waiting = True
@@ -149,8 +140,12 @@ class RichConsole(Console):
 
     # Called by the thread of ``Live`` without the lock: an event that holds it may be waiting for that thread.
     def _waiting_line(self) -> RenderableType:
-        seconds_left = self._gives_up_at - self._terminal.get_time()
-        return drawing.waiting_line(self._spinner, words.waiting(seconds_left, *self._gathered))
+        assert self._waiting, "the line is drawn once there is something to say"
+        how_far, num_shards, since = self._waiting
+        seconds_left = how_far.seconds_left - (self._terminal.get_time() - since)
+        return drawing.waiting_line(
+            self._spinner, words.waiting(replace(how_far, seconds_left=seconds_left), num_shards)
+        )
 
     def _training_line(self) -> RenderableType:
         seconds = self._terminal.get_time() - self._training.began

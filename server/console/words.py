@@ -14,6 +14,7 @@ from server.link.announce import announced_addresses
 from server.summary import Row, Summary
 
 if TYPE_CHECKING:
+    from server.gathering import Waiting
     from server.report import NodeReport
 
 LINE_WIDTH = 80  # columns of the narrowest terminal that a round line must fit
@@ -89,22 +90,14 @@ def own_address(address: str) -> str | None:
     return next((str(ip) for ip in reachable if not ip.is_loopback), None)
 
 
-def waiting(
-    seconds_left: float,
-    num_nodes: int,
-    num_wanted: int,
-    shards_held: int,
-    num_shards: int,
-    num_busy: int = 0,
-    num_aside: int = 0,
-) -> str:
+def waiting(how_far: Waiting, num_shards: int) -> str:
     """Who is there, how much of the data they hold, and for how long the server goes on waiting."""
-    held = share(shards_held / num_shards if num_shards else 0.0)
-    nodes, shards = count(num_wanted, "node"), count(num_shards, "shard")
-    others = f", {num_busy} busy with a former task" if num_busy else ""
-    others += f", {num_aside} set aside" if num_aside else ""
-    data = f"{shards_held} of {shards}: {held} of the data"
-    return f"{num_nodes} of {nodes}{others}; {data}; giving up in {clock(seconds_left)}"
+    held = share(how_far.shards_held / num_shards if num_shards else 0.0)
+    nodes, shards = count(how_far.num_wanted, "node"), count(num_shards, "shard")
+    others = f", {how_far.num_busy} busy with a former task" if how_far.num_busy else ""
+    others += f", {how_far.num_aside} set aside" if how_far.num_aside else ""
+    data = f"{how_far.shards_held} of {shards}: {held} of the data"
+    return f"{how_far.num_nodes} of {nodes}{others}; {data}; giving up in {clock(how_far.seconds_left)}"
 
 
 def joined(node: str, shard: int, address: str) -> str:

@@ -21,6 +21,7 @@ from server.console.figures import clock, duration, loss, percent, printable
 from server.console.output import Output
 from server.console.plain import PlainConsole
 from server.console.terminal import RichConsole
+from server.gathering import Waiting
 from server.report import NodeReport, Round, Verdict
 from server.summary import Row, Summary
 
@@ -133,7 +134,7 @@ def test_plain_start_without_a_link(engine: str, first_round: int, baseline: str
 def test_plain_waiting_speaks_only_when_the_numbers_change() -> None:
     screen = Screen("plain")
     for num_nodes, seconds_left in [(1, 598.0), (1, 597.0), (2, 590.2)]:
-        screen.console.waiting(num_nodes, 3, num_nodes, 10, seconds_left)
+        screen.console.waiting(Waiting(num_nodes, 3, num_nodes, seconds_left), 10)
     assert screen.lines == [
         "Waiting: 1 of 3 nodes; 1 of 10 shards: 10 % of the data; giving up in 9:58",
         "Waiting: 2 of 3 nodes; 2 of 10 shards: 20 % of the data; giving up in 9:50",
@@ -144,14 +145,14 @@ def test_plain_waiting_speaks_only_when_the_numbers_change() -> None:
 def test_who_is_there_and_does_not_do_is_said(kind: str) -> None:
     screen = Screen(kind)
     with screen.console as console:
-        console.waiting(0, 1, 0, 10, 590.0, num_busy=2, num_aside=1)
+        console.waiting(Waiting(0, 1, 0, 590.0, num_busy=2, num_aside=1), 10)
     assert "0 of 1 node, 2 busy with a former task, 1 set aside; 0 of 10 shards" in screen.text
 
 
 def test_json_counts_who_is_there_and_does_not_do() -> None:
     screen = Screen("json")
-    screen.console.waiting(0, 1, 0, 10, 590.0, num_busy=2)
-    screen.console.waiting(0, 1, 0, 10, 589.0, num_busy=0, num_aside=2)
+    screen.console.waiting(Waiting(0, 1, 0, 590.0, num_busy=2), 10)
+    screen.console.waiting(Waiting(0, 1, 0, 589.0, num_busy=0, num_aside=2), 10)
     assert [(each["num_busy"], each["num_aside"]) for each in screen.objects] == [(2, 0), (0, 2)]
 
 
@@ -285,7 +286,7 @@ def test_a_row_reads_what_metrics_jsonl_holds() -> None:
 @pytest.mark.parametrize("kind", ["plain", "rich"])
 def test_errors_go_to_standard_error(kind: str) -> None:
     screen = Screen(kind)
-    screen.console.waiting(0, 2, 0, 10, 60)
+    screen.console.waiting(Waiting(0, 2, 0, 60), 10)
     screen.console.failed("port 8080 is taken\nchoose another with --port")
     screen.console.interrupted("saved after round 3")
     assert screen.err.getvalue().splitlines() == [
@@ -300,8 +301,8 @@ def test_json_says_every_event() -> None:
     screen = Screen("json")
     console = screen.console
     console.started(Beginning(RUN, "0.0.0.0:8080", 2, "lenet5", "link"))
-    console.waiting(1, 2, 1, 10, 60.0)
-    console.waiting(1, 2, 1, 10, 59.0)
+    console.waiting(Waiting(1, 2, 1, 60.0), 10)
+    console.waiting(Waiting(1, 2, 1, 59.0), 10)
     console.joined("attic", 3, "192.168.1.7:51234")
     console.round_done(None, 0, Evaluation(2.3, 0.1), True, 2)
     console.round_started(1, 2, 2)
@@ -376,8 +377,8 @@ def test_rich_says_what_comes_after_the_last_delivery() -> None:
 def test_rich_waits_in_one_line_of_a_narrow_terminal() -> None:
     screen = Screen("rich", width=60)
     with screen.console as console:
-        console.waiting(1, 3, 1, 10, 598.0)
-        console.waiting(2, 3, 2, 10, 597.0)
+        console.waiting(Waiting(1, 3, 1, 598.0), 10)
+        console.waiting(Waiting(2, 3, 2, 597.0), 10)
     assert "2 of 3 nodes; 2 of 10 shards: 20 % of the data; giving up…" in screen.text
     assert all(len(line) <= 60 for line in screen.text.replace("\r", "\n").splitlines())
 
@@ -409,7 +410,7 @@ def test_a_tight_round_line_leaves_out_whole_figures() -> None:
 
 def test_rich_gives_the_cursor_back() -> None:
     screen = Screen("rich")
-    screen.console.waiting(1, 3, 1, 10, 598.0)
+    screen.console.waiting(Waiting(1, 3, 1, 598.0), 10)
     screen.console.failed("stop")
     assert screen.out.getvalue().rindex("\x1b[?25h") > screen.out.getvalue().rindex("\x1b[?25l")
     screen.console.round_started(1, 10, 2)  # too late to draw
