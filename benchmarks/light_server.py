@@ -29,8 +29,9 @@ from server.fleet import Fleet
 from server.gathering import Cohort, gather
 from server.grids import Verdict
 from server.link.roster import Roster, node_id
+from server.plan import Plan
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Screen
 
 

@@ -26,7 +26,8 @@ from common.training import Evaluation, evaluate, fit
 from server import strategies
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
-from server.rounds import Plan, rounds
+from server.plan import Plan
+from server.rounds import rounds
 from server.updates.screening import Screen
 
 NUM_HELD_OUT = 10_000

@@ -14,25 +14,23 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common import mnist, models, shards
-from common.codecs import by_name
 from common.errors import FedgeError, Interrupted, RunFailed, SettingsError
 from common.layers import Layer, from_assignments
 from common.preprocessing import Preprocessing
-from common.records import task_config
 from common.training import Evaluation, evaluate
-from server import strategies
 from server.baselines import Centralized
 from server.clock import ClockWatch
 from server.console import Console, make_console
 from server.engines.flower import FlowerGrid
 from server.engines.telling import marked, to_exception
 from server.gathering import Cohort, Waiting, gather, sample
-from server.grids import Node, NodeGrid, Verdict
+from server.grids import NodeGrid, Verdict
 from server.link.roster import node_id
 from server.local_only import LocalOnly
 from server.opening import opened, resolve, resumed_path
+from server.plan import planned
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.stopping import StopRequest
 from server.storage.checkpoint import Plain
 from server.storage.gallery import Gallery
@@ -40,14 +38,11 @@ from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter
 from server.summary import Row, Summary
 from server.time_boxes import TimeBoxes
-from server.updates.clipping import Clipping
 from server.updates.late import LateWork
-from server.updates.screening import Screen
 from server.updates.strikes import Strikes
 
 _LOG = logging.getLogger(__name__)
 
-NORMS = "norms"  # where a checkpoint keeps those of clipping, among the memory of strategies
 NEWEST = "newest"  # as the run config's ``resume``: the newest unfinished run
 
 
@@ -169,48 +164,20 @@ class Conductor:
             central = Centralized(self.run.run_id, settings, mnist.load("train"), self.console)
             self._memory = central.memory
             return central.rounds(last.state, last.strategy_state, numbers)
-        strategy = strategies.build(settings.strategy)
-        remembered = dict(last.strategy_state)
-        clipping = Clipping(settings.strategy.clip_norm_ratio, remembered.pop(NORMS, None))
-        screen = Screen(
-            [len(part) for part in parts],
-            settings.federation.max_own_examples,
-            settings.strategy.max_norm_ratio,
-            settings.training.local_epochs if self._boxes else 1,
-            settings.data.holdout,
-            by_name(settings.link.codec, settings.link.top_k),
-        )
-        if screen.codec and screen.codec.keeps_error and settings.simulation.nodes and last.round:
+        plan = planned(self.run, self.grid, parts, self._strikes, self._boxes)
+        self._late = plan.late
+        codec = plan.screen.codec
+        if codec and codec.keeps_error and settings.simulation.nodes and last.round:
             self.console.notice(
-                f"what the virtual nodes had still to say (link.codec {screen.codec.name}) is gone with the stop: the"
+                f"what the virtual nodes had still to say (link.codec {codec.name}) is gone with the stop: the"
                 " run goes on a little otherwise than it would have without"
             )
-        self._late = LateWork(settings, self.run.run_id, self.grid, screen, self._strikes.admits, last.late)
-        plan = Plan(
-            run=self.run.run_id,
-            strategy=strategy,
-            screen=screen,
-            broadcast_codec=by_name(settings.link.broadcast_codec, settings.link.top_k),
-            config=task_config(settings, self.run.run_id, tuple(shards.digest(part) for part in parts)),
-            deadline_seconds=settings.federation.round_deadline_seconds,
-            num_needed=strategies.num_needed(settings.strategy),
-            nodes_evaluate=settings.data.holdout > 0,
-            min_report_fraction=settings.federation.min_report_fraction,
-            replace_lost=settings.federation.replace_lost,
-            issue=self._issue,
-            admits=self._strikes.admits,
-            num_aside=lambda: self._strikes.num_aside,
-            boxes=self._boxes,
-            clipping=clipping,
-            late=self._late,
-        )
         if settings.run.baseline == "local-only":
             start = models.initial_state(settings.model.name, settings.run.seed)
             alone = LocalOnly(self.grid, plan, start, self._evaluate)
             self._memory = alone.memory
             return alone.rounds(last.strategy_state, numbers, self._cohort)
-        strategies.restore(strategy, remembered, last.state)
-        self._memory = lambda: strategies.memory(strategy) | {NORMS: clipping.norms}
+        self._memory = plan.memory
         return rounds(self.grid, plan, last.state, numbers, self._cohort)
 
     def _begin(self) -> None:
@@ -248,10 +215,6 @@ class Conductor:
         cohort = sample(nodes, federation.fraction, settings.run.seed, number, over_selection)
         self.console.round_started(number, federation.rounds, len(cohort.nodes))
         return cohort
-
-    def _issue(self, number: int, nodes: Sequence[Node]) -> None:
-        if not self.run.settings.simulation.nodes:  # virtual nodes are the same ones when the round is done again
-            self.run.issue(number, nodes)
 
     def _show_waiting(self, waiting: Waiting) -> None:
         self.console.waiting(waiting, self.run.settings.data.num_shards)

@@ -19,8 +19,9 @@ from common.training import Evaluation
 from server.broadcast import broadcast
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
+from server.plan import Plan
 from server.report import LocalModel, Round
-from server.rounds import Plan, concluded
+from server.rounds import concluded
 from server.storage.checkpoint import MAX_BYTES, Plain, own_copy
 from server.updates.screening import Rejected, Screened
 

@@ -1,43 +1,19 @@
 """Tests the global model on the nodes' own held-out examples: how it does where the data is, not on average only."""
 
 import logging
-from collections.abc import Callable
-from typing import Protocol
-
-from flwr.app import ConfigRecord
-from flwr.serverapp.strategy import Strategy
 
 from common.arrays import to_record
-from common.codec import Codec
 from common.errors import WireError
 from common.models import State
 from common.records import OWN_DATA, read_evaluation
 from server import strategies
 from server.broadcast import broadcast
 from server.grids import Answer, Node, NodeGrid
+from server.plan import Plan
 from server.report import NodeEvaluation
 from server.updates.screening import Screen
 
 _LOG = logging.getLogger(__name__)
-
-
-class Plan(Protocol):
-    """What an evaluation needs of ``server.rounds.Plan``."""
-
-    @property
-    def run(self) -> str: ...  # noqa: D102
-    @property
-    def strategy(self) -> Strategy: ...  # noqa: D102
-    @property
-    def screen(self) -> Screen: ...  # noqa: D102
-    @property
-    def config(self) -> ConfigRecord: ...  # noqa: D102
-    @property
-    def broadcast_codec(self) -> Codec | None: ...  # noqa: D102
-    @property
-    def deadline_seconds(self) -> float: ...  # noqa: D102
-    @property
-    def admits(self) -> Callable[[Node], bool]: ...  # noqa: D102
 
 
 def evaluate_on_nodes(grid: NodeGrid, plan: Plan, state: State, number: int) -> tuple[NodeEvaluation, ...]:

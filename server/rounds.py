@@ -3,13 +3,11 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from flwr.app import ConfigRecord, Message
-from flwr.serverapp.strategy import Strategy
+from flwr.app import Message
 
 from common.arrays import to_record
-from common.codec import Codec
 from common.models import State
 from common.records import OWN_DATA
 from server import strategies
@@ -18,34 +16,10 @@ from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid, Reserve
 from server.node_evaluation import evaluate_on_nodes
 from server.phases import split
+from server.plan import Plan
 from server.report import NodeReport, Round
-from server.time_boxes import TimeBoxes
-from server.updates.clipping import Clipping
-from server.updates.late import LateWork
 from server.updates.repeats import Repeats
 from server.updates.screening import Fault, Rejected, Screen, Screened
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What stays the same in all rounds of a run."""
-
-    run: str
-    strategy: Strategy
-    screen: Screen
-    config: ConfigRecord  # of every task
-    deadline_seconds: float
-    num_needed: int = 1  # the fewest updates that the strategy can average
-    nodes_evaluate: bool = False  # whether nodes hold out examples to test every new model on
-    min_report_fraction: float = 0.0  # of the updates wanted, how many must be usable for the model to change
-    replace_lost: bool = False  # whether another node is asked in the place of one that vanished
-    issue: Callable[[int, Sequence[Node]], None] = lambda *_: None  # writes down whom a round asks, before it does
-    admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
-    num_aside: Callable[[], int] = lambda: 0  # how many nodes are set aside for good
-    boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
-    clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
-    late: LateWork | None = None  # what nodes owe from earlier rounds; None: nothing is ever late
-    broadcast_codec: Codec | None = None  # that the model travels under; the codec of updates is the screen's
 
 
 def rounds(

@@ -17,7 +17,8 @@ from server.fleet import Fleet
 from server.gathering import Cohort, gather, sample
 from server.grids import NOBODY, Answer, Node, NodeGrid, Reserve, Verdict
 from server.link.roster import Roster, node_id
-from server.rounds import Plan, rounds
+from server.plan import Plan
+from server.rounds import rounds
 from server.storage.durable import read_json_lines
 from server.storage.folders import LEDGER
 from server.storage.run_directory import RunDirectory

@@ -18,8 +18,9 @@ from common.wire import model_digest, pack, to_update
 from server import strategies
 from server.fleet import Fleet
 from server.grids import Node
+from server.plan import Plan
 from server.report import NodeReport, Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.storage.checkpoint import Plain
 from server.updates.late import LateWork
 from server.updates.screening import Screen

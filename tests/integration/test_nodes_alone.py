@@ -21,7 +21,7 @@ from server.fleet import Fleet
 from server.grids import NodeGrid
 from server.link.roster import Roster
 from server.local_only import LocalOnly
-from server.rounds import Plan
+from server.plan import Plan
 from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory

@@ -22,8 +22,9 @@ from server.console import make_console
 from server.fleet import Fleet
 from server.grids import NodeGrid
 from server.link.roster import Roster
+from server.plan import Plan
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory

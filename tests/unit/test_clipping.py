@@ -14,8 +14,9 @@ from common.layers import load
 from common.training import Evaluation
 from server import strategies
 from server.grids import Node
+from server.plan import Plan
 from server.report import Round, metrics_record
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.clipping import Clipping
 from server.updates.screening import Screen
 from tests.scripted_grid import Script, ScriptedGrid, everybody, toy_state, update_of

@@ -20,8 +20,9 @@ from common.layers import load
 from common.records import task_config
 from server import strategies
 from server.grids import Node
+from server.plan import Plan
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.clipping import Clipping
 from server.updates.screening import Screen
 from tests.scripted_grid import Script, ScriptedGrid, everybody, toy_state, update_of

@@ -18,8 +18,9 @@ from common.models import State
 from common.settings import StrategySettings
 from server import strategies
 from server.grids import Node
+from server.plan import Plan
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.clipping import Clipping
 from server.updates.screening import Screen
 from tests.bad_replies import OFFENDER, STALE, TABLE, TEN_MORE, BadReply

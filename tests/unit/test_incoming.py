@@ -15,8 +15,9 @@ from common.records import Update, update_record
 from common.wire import from_update, to_update
 from server import strategies
 from server.broadcast import broadcast
+from server.plan import Plan
 from server.report import NodeReport, Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Rejected, Screen, Screened
 from tests.scripted_grid import NODES, ScriptedGrid, everybody, task_message, toy_state
 

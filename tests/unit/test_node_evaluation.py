@@ -14,8 +14,9 @@ from common.records import evaluation_record, read_evaluation
 from common.training import Evaluation
 from server import strategies
 from server.grids import Node
+from server.plan import Plan
 from server.report import NodeEvaluation, Round, metrics_record
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 

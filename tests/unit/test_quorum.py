@@ -13,8 +13,9 @@ from common.records import error_reply
 from server import strategies
 from server.gathering import Cohort, sample
 from server.grids import ENOUGH, Node
+from server.plan import Plan
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 

@@ -14,8 +14,9 @@ from common.records import error_reply
 from server import strategies
 from server.gathering import Cohort
 from server.grids import UNKNOWN_SHARD, Node
+from server.plan import Plan
 from server.report import NodeReport, Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 

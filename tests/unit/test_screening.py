@@ -14,8 +14,9 @@ from common.layers import load
 from common.models import State
 from server import strategies
 from server.grids import UNKNOWN_SHARD, Node
+from server.plan import Plan
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Rejected, Screen
 from tests.bad_replies import (
     AVERAGE,

@@ -13,7 +13,8 @@ from common.layers import load
 from common.models import State
 from server import strategies
 from server.grids import Node
-from server.rounds import Plan, rounds
+from server.plan import Plan
+from server.rounds import rounds
 from server.updates.screening import Screen, Screened
 from tests.scripted_grid import NODES, Script, ScriptedGrid, everybody, task_message, toy_state, update_of
 

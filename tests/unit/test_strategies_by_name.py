@@ -17,8 +17,9 @@ from common.models import State
 from common.settings import Settings, StrategySettings
 from server import strategies
 from server.grids import Node
+from server.plan import Plan
 from server.report import Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Screen
 from tests.scripted_grid import Script, ScriptedGrid, everybody, toy_state, update_of
 

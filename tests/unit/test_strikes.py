@@ -9,8 +9,9 @@ from flwr.app import ConfigRecord
 from common.layers import load
 from common.records import error_reply
 from server import strategies
+from server.plan import Plan
 from server.report import NodeReport, Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.updates.screening import Screen
 from server.updates.strikes import Strikes
 from tests.bad_replies import OFFENDER, TABLE, TEN_MORE, BadReply

@@ -17,8 +17,9 @@ from common.settings import TrainingSettings
 from server import strategies, time_boxes
 from server.grids import UNKNOWN_SHARD, Node
 from server.opening import resolve
+from server.plan import Plan
 from server.report import NodeReport, Round
-from server.rounds import Plan, rounds
+from server.rounds import rounds
 from server.time_boxes import TimeBoxes
 from server.updates.screening import Screen
 from server.updates.strikes import Strikes

@@ -1,0 +1,100 @@
+"""What stays the same in all rounds of a run, put together from its settings and its checkpoint."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord
+from flwr.serverapp.strategy import Strategy
+
+from common import shards
+from common.codec import Codec
+from common.codecs import by_name
+from common.records import task_config
+from server import strategies
+from server.grids import Node, NodeGrid
+from server.storage.checkpoint import Plain
+from server.storage.run_directory import RunDirectory
+from server.time_boxes import TimeBoxes
+from server.updates.clipping import Clipping
+from server.updates.late import LateWork
+from server.updates.screening import Screen
+from server.updates.strikes import Strikes
+
+NORMS = "norms"  # where a checkpoint keeps those of clipping, among the memory of strategies
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stays the same in all rounds of a run."""
+
+    run: str
+    strategy: Strategy
+    screen: Screen
+    config: ConfigRecord  # of every task
+    deadline_seconds: float
+    num_needed: int = 1  # the fewest updates that the strategy can average
+    nodes_evaluate: bool = False  # whether nodes hold out examples to test every new model on
+    min_report_fraction: float = 0.0  # of the updates wanted, how many must be usable for the model to change
+    replace_lost: bool = False  # whether another node is asked in the place of one that vanished
+    issue: Callable[[int, Sequence[Node]], None] = lambda *_: None  # writes down whom a round asks, before it does
+    admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
+    num_aside: Callable[[], int] = lambda: 0  # how many nodes are set aside for good
+    boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
+    clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
+    late: LateWork | None = None  # what nodes owe from earlier rounds; None: nothing is ever late
+    broadcast_codec: Codec | None = None  # that the model travels under; the codec of updates is the screen's
+
+    def memory(self) -> dict[str, Plain]:
+        """What the next round of an averaging run needs, beside its model."""
+        return strategies.memory(self.strategy) | {NORMS: self.clipping.norms}
+
+
+def planned(
+    run: RunDirectory, grid: NodeGrid, parts: Sequence[shards.Indices], strikes: Strikes, boxes: TimeBoxes | None
+) -> Plan:
+    """The plan of a run, as its last checkpoint left it.
+
+    Args:
+        run: its directory; round 0 at least is saved.
+        grid: whose nodes train.
+        parts: which examples each shard holds.
+        strikes: who has sent nonsense so far.
+        boxes: the budgets of nodes; None = whole epochs.
+
+    Raises:
+        RunDirectoryError: the checkpoint is not that of a run with these settings.
+    """
+    settings, last = run.settings, run.checkpoint
+    assert last is not None, "round 0 is saved by now"
+    strategy = strategies.build(settings.strategy)
+    remembered = dict(last.strategy_state)
+    clipping = Clipping(settings.strategy.clip_norm_ratio, remembered.pop(NORMS, None))
+    if settings.run.baseline == "none":
+        strategies.restore(strategy, remembered, last.state)
+    screen = Screen(
+        [len(part) for part in parts],
+        settings.federation.max_own_examples,
+        settings.strategy.max_norm_ratio,
+        settings.training.local_epochs if boxes else 1,
+        settings.data.holdout,
+        by_name(settings.link.codec, settings.link.top_k),
+    )
+    return Plan(
+        run=run.run_id,
+        strategy=strategy,
+        screen=screen,
+        broadcast_codec=by_name(settings.link.broadcast_codec, settings.link.top_k),
+        config=task_config(settings, run.run_id, tuple(shards.digest(part) for part in parts)),
+        deadline_seconds=settings.federation.round_deadline_seconds,
+        num_needed=strategies.num_needed(settings.strategy),
+        nodes_evaluate=settings.data.holdout > 0,
+        min_report_fraction=settings.federation.min_report_fraction,
+        replace_lost=settings.federation.replace_lost,
+        # Virtual nodes are the same ones when a round is done again.
+        issue=(lambda *_: None) if settings.simulation.nodes else run.issue,
+        admits=strikes.admits,
+        num_aside=lambda: strikes.num_aside,
+        boxes=boxes,
+        clipping=clipping,
+        late=LateWork(settings, run.run_id, grid, screen, strikes.admits, last.late),
+    )
