@@ -21,17 +21,19 @@ from common.layers import ENVIRONMENT_PREFIX, OTHER_ENVIRONMENT
 from common.replacing import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOK_SECONDS = 2.0  # between two looks at whether a run is at its goal
 
 
 @dataclass(frozen=True)
 class Campaign:
     """Runs in groups, and the page that shows what came of them."""
 
-    name: str  # of its make target, its module, its folder below runs/ and its page in docs/
+    name: str  # of its module, its folder below runs/, its page in docs/ and, unless ``target`` says, its make target
     description: str
     groups: Sequence[str]  # what --only may name
-    jobs: Callable[[Sequence[str]], list[Job]]  # of some groups, in the order to run them
+    jobs: Callable[[Sequence[str]], Sequence[Job]]  # of some groups, in the order to run them
     tables: Callable[[Path], str]  # Markdown, of the finished runs in a folder
+    target: str = ""
 
     @property
     def prog(self) -> str:
@@ -51,15 +53,15 @@ class Campaign:
         if not 1 <= arguments.jobs <= cores:
             raise UsageError(f"--jobs must be 1 to {cores}, the cores of this machine, got {arguments.jobs}")
         code = 0 if arguments.table else run(self.jobs(arguments.only or self.groups), out, arguments.jobs)
-        write_between_marks(self.document, self.name, self.tables(out))
+        write_between_marks(self.document, self.target or self.name, self.tables(out))
         print(f"the tables are in {self.document}")
         return code
 
     def _parser(self) -> Parser:
-        out = ROOT / "runs" / self.name
+        out, target = ROOT / "runs" / self.name, self.target or self.name
         examples = (
-            f"  make {self.name}                    all runs, one after another; hours\n"
-            f"  make {self.name} JOBS=2             two at once\n"
+            f"  make {target}                    all runs, one after another; hours\n"
+            f"  make {target} JOBS=2             two at once\n"
             f"  {self.prog} --only {self.groups[0]}\n"
             f"  {self.prog} --table    write the tables anew, run nothing"
         )
@@ -150,11 +152,23 @@ class Runs:
             self._processes.add(process)
             if self.stopped:
                 process.send_signal(signal.SIGTERM)
-            code = process.wait()
+            code = _ended(process, lambda: job.reached(self._out))
             self._processes.discard(process)
+        job.keep(self._out)
         done = job.finished(self._out)
         print(f"{job.name}: {_end(job, self._out, log)}", flush=True)
         return done or (self.stopped and code == 130)
+
+
+def _ended(process: subprocess.Popen[bytes], reached: Callable[[], bool]) -> int:
+    """The exit code of ``process``, which is told to stop after its round once all that is wanted of it is there."""
+    while True:
+        try:
+            return process.wait(LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if reached():
+                process.send_signal(signal.SIGTERM)
+                return process.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -170,6 +184,6 @@ def _environment() -> dict[str, str]:
 def _end(job: Job, out: Path, log: Path) -> str:
     rows = job.rows(out)
     if job.finished(out):
-        return f"{rows[-1]['test_accuracy']:.2%} after {job.rounds} rounds"
+        return f"{rows[-1]['test_accuracy']:.2%} after {len(rows) - 1} rounds"
     last = (log.read_text(errors="replace").splitlines() or ["it said nothing"])[-1]
     return f"stopped with {max(len(rows) - 1, 0)} of {job.rounds} rounds, see {log}: {last}"

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,27 @@ class Job:
         if not folder.exists():
             return
         made_with = from_file(folder / "settings.yaml")[1]
-        for key, wanted in from_file(self._file)[1].items():
-            if f"{key}=" in "".join(self.flags) or key == "federation.clients":  # --simulate says how many
-                continue
+        for key, wanted in self.settings.items():
             if made_with.get(key) != wanted:
                 raise RunDirectoryError(
-                    f"{folder} was made with {key} {made_with.get(key)!r}, {self.config} says {wanted!r} now: move it"
+                    f"{folder} was made with {key} {made_with.get(key)!r}, {self.name} needs {wanted!r} now: move it"
                     " away"
                 )
+
+    def reached(self, out: Path) -> bool:
+        """Whether what the run in ``out`` does from here on is of no use."""
+        del out
+        return False
+
+    def keep(self, out: Path) -> None:
+        """Write down elsewhere what came of the run, if it is over and there is such a place."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the file that no flag changes."""
+        flags = "".join(self.flags)
+        no_choice = "federation.clients"  # --simulate says how many
+        return {k: v for k, v in from_file(self._file)[1].items() if f"{k}=" not in flags and k != no_choice}
 
     @property
     def _file(self) -> Path:

@@ -156,5 +156,5 @@ def test_a_run_made_with_an_older_recipe_is_refused(tmp_path: Path) -> None:
     (folder / "settings.yaml").write_text(recipe.replace("learning_rate: 0.02", "learning_rate: 0.05"))
     with pytest.raises(RunDirectoryError) as error:
         EDGE.check(tmp_path)
-    expected = f"{folder} was made with training.learning_rate 0.05, recipes/edge-tutorial says 0.02 now: move it away"
+    expected = f"{folder} was made with training.learning_rate 0.05, {EDGE.name} needs 0.02 now: move it away"
     assert str(error.value) == expected
