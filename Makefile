@@ -54,6 +54,9 @@ attacks: setup  ## run all attacks of hostile nodes likewise, and write their ta
 bytes: setup  ## train under every codec likewise, and write the tables into docs/bytes.md
 	@$(RUN) -m benchmarks.bytes --jobs $(or $(JOBS),1)
 
+bench-long: setup  ## count the rounds to 99 % likewise (days; what is finished is kept), and write docs/mcmahan.md
+	@$(RUN) -m benchmarks.mcmahan --jobs $(or $(JOBS),1)
+
 bench: setup  ## measure training, rounds and nodes beside their peers on this machine, half an hour (docs/benchmarks.md)
 	@$(RUN) -m benchmarks.local_sgd
 	@$(RUN) -m benchmarks.round_overhead --superlink
@@ -84,4 +87,4 @@ $(VENV)/.development: $(VENV)/.runtime
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test fuzz faults soak check format bench recipes strategies attacks bytes proto lock clean
+.PHONY: help setup demo test fuzz faults soak check format bench bench-long recipes strategies attacks bytes proto lock clean
