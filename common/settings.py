@@ -59,6 +59,7 @@ class TrainingSettings(_Section):
     schedule_length: PositiveInt
     batch_size: PositiveInt
     local_epochs: PositiveInt
+    max_shift: Annotated[int, Field(ge=0, le=14)]
 
 
 class StrategySettings(_Section):

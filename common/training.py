@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common import optimizers, schedules
+from common.augmentation import moved
 from common.lenet5_gradients import by_hand
 from common.models import Network
 from common.optimizers import Optimizer
@@ -61,9 +62,9 @@ def fit(
         images: uint8 [N, 28, 28], N >= 1.
         labels: int64 [N], 0..9.
         prepare: from these images to what the network reads.
-        settings: optimizer, schedule, batch size, local epochs.
+        settings: optimizer, schedule, batch size, local epochs, augmentation.
         round_number: 1..; the schedule counts from the first.
-        generator: where the order of the examples comes from.
+        generator: where the order of the examples comes from, and how they are moved.
         watch: called after each step with the fraction done, (0, 1]; what it raises ends the fit.
         optimizer: one of these settings over ``model``'s parameters that lives on from fit to fit; None: a new one.
         proximal_mu: >= 0, weight of half the squared distance from the global weights, which is added to the loss
@@ -108,7 +109,7 @@ def _batches(
     window = max(1, WINDOW // settings.batch_size) * settings.batch_size  # many batches cost no more calls than one
     for epoch in range(settings.local_epochs):
         for some in torch.randperm(len(labels), generator=generator).split(window):
-            x, y = prepare(images[some]), labels[some]
+            x, y = prepare(moved(images[some], settings.max_shift, generator)), labels[some]
             for batch in zip(x.split(settings.batch_size), y.split(settings.batch_size), strict=True):
                 yield epoch, *batch
 

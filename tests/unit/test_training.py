@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import optimizers
+from common.augmentation import moved
 from common.layers import from_assignments, load
 from common.models import Network
 from common.preprocessing import Preprocessing
@@ -150,6 +151,23 @@ def test_the_order_of_examples_comes_from_the_generator_alone() -> None:
         states.append(model.state_dict()["layer.weight"])
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+def test_a_fit_moves_the_images_anew_in_every_epoch() -> None:
+    settings = SETTINGS.model_copy(update={"max_shift": 2})
+    model, images, labels = toy()
+    seen: list[torch.Tensor] = []
+
+    def watched(some: torch.Tensor) -> torch.Tensor:
+        seen.append(some)
+        return prepare(some)
+
+    fit(model, images, labels, watched, settings, 1, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    for given in seen:  # one window an epoch
+        order = torch.randperm(len(labels), generator=generator)
+        assert torch.equal(given, moved(images[order], 2, generator))
+    assert len(seen) == 2
 
 
 def test_the_watch_sees_every_step() -> None:
