@@ -32,7 +32,7 @@ from server.plan import planned
 from server.report import Round
 from server.rounds import rounds
 from server.stopping import StopRequest
-from server.storage.checkpoint import Plain
+from server.storage.checkpoint import Kept, Plain
 from server.storage.gallery import Gallery
 from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter
@@ -167,7 +167,8 @@ class Conductor:
         plan = planned(self.run, self.grid, parts, self._strikes, self._boxes)
         self._late = plan.late
         codec = plan.screen.codec
-        if codec and codec.keeps_error and settings.simulation.nodes and last.round:
+        self.grid.restore(last.nodes)
+        if codec and codec.keeps_error and settings.simulation.nodes and last.round and not last.nodes:
             self.console.notice(
                 f"what the virtual nodes had still to say (link.codec {codec.name}) is gone with the stop: the"
                 " run goes on a little otherwise than it would have without"
@@ -227,10 +228,7 @@ class Conductor:
         done, evaluation = self._tested(done)
         start = time.monotonic()
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
-        late = self._late.memory() if self._late else {}
-        counters = {"failed_rounds": self._failed} | self._strikes.counters
-        counters |= self._boxes.counters if self._boxes else {}
-        is_best = self.run.commit(done, evaluation, self._memory(), counters=counters, late=late)
+        is_best = self.run.commit(done, evaluation, self._kept())
         _LOG.info(
             "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",
             *(done.number, evaluation.accuracy, evaluation.loss, done.num_nodes, done.num_rejected, done.num_expired),
@@ -259,6 +257,15 @@ class Conductor:
             )
         if self.stop.requested and done.number < federation.rounds:
             raise Interrupted(f"round {done.number} is saved")
+
+    def _kept(self) -> Kept:
+        counters = {"failed_rounds": self._failed} | self._strikes.counters
+        return Kept(
+            strategy_state=self._memory(),
+            counters=counters | (self._boxes.counters if self._boxes else {}),
+            late=self._late.memory() if self._late else {},
+            nodes=self.grid.memory(),
+        )
 
     def _look_at_clock(self) -> None:
         if warning := self._clock.look():

@@ -8,12 +8,14 @@ an exchange cost, who did not answer and why. The link (``server.fleet``) and th
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+
+from server.storage.checkpoint import Plain
 
 UNKNOWN_SHARD = -2
 ENOUGH = "enough other updates were in (federation.over_selection)"  # why a task of an over-selected round expires
@@ -139,6 +141,18 @@ class NodeGrid(Grid):
     def late(self) -> dict[str, Answer]:
         """The updates that came so since the last call, at most one of a node, by task; each is given once."""
         return {}
+
+    def memory(self) -> dict[str, Plain]:
+        """What nodes remember from task to task, if it is the server's to keep: real ones remember for themselves."""
+        return {}
+
+    def restore(self, memory: Mapping[str, Plain]) -> None:
+        """Let nodes remember what ``memory`` gave; without an entry they remember nothing.
+
+        Raises:
+            RunDirectoryError: it did not give that.
+        """
+        del memory
 
     def settle(self, verdicts: Iterable[Verdict]) -> None:
         """Tell nodes what became of their updates; where an engine cannot, nothing happens."""

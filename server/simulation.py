@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,6 +26,8 @@ from common.records import answer as run_app
 from common.records import identify
 from common.wire import from_task, from_update, own_config, shared_parts, to_task, to_update
 from server.grids import NOBODY, TRAIN, Answer, Node, NodeGrid, Reserve, num_bytes
+from server.remembered import from_memory, to_memory
+from server.storage.checkpoint import Plain
 
 ClientApp = Callable[[Message, Context], Message]
 
@@ -88,6 +90,14 @@ class Simulation(NodeGrid):
             seconds = time.monotonic() - start
             answers.append(Answer(node_id, reply, "", seconds, num_bytes(message), num_bytes(reply)))
         return answers
+
+    def memory(self) -> dict[str, Plain]:
+        """What the nodes' ClientApps remember; empty if a checkpoint has no room for it."""
+        return to_memory(self._remembered)
+
+    def restore(self, memory: Mapping[str, Plain]) -> None:
+        """See ``NodeGrid``."""
+        self._remembered = from_memory(memory)
 
     def _replies(self, messages: Sequence[Message]) -> Any:
         if self._workers is None:

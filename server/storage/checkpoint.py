@@ -52,6 +52,22 @@ class Checkpoint:
     counters: dict[str, int]  # such as failed_rounds
     offsets: dict[str, int]  # log file name -> bytes of it that count
     late: dict[str, Plain] = field(default_factory=dict)  # what nodes still owe; checkpoints of old say nothing of it
+    nodes: dict[str, Plain] = field(default_factory=dict)  # what virtual nodes remember; nor of this
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What the next round needs beside the model: parts of a checkpoint, by their names there."""
+
+    strategy_state: Mapping[str, Plain] = field(default_factory=dict)
+    random_states: Mapping[str, Plain] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    late: Mapping[str, Plain] = field(default_factory=dict)
+    nodes: Mapping[str, Plain] = field(default_factory=dict)
+
+    def parts(self) -> dict[str, Any]:
+        """Each of them, as its own dict."""
+        return {each.name: dict(getattr(self, each.name)) for each in fields(self)}
 
 
 def own_copy(state: Mapping[str, Tensor]) -> State:
@@ -174,6 +190,7 @@ def _parts(checkpoint: Checkpoint) -> dict[str, bool]:
         "best_state": _is_state(checkpoint.best_state) and weights_sha256(checkpoint.best_state) == best.sha256,
         "strategy_state": isinstance(checkpoint.strategy_state, dict),
         "late": isinstance(checkpoint.late, dict),
+        "nodes": isinstance(checkpoint.nodes, dict),
         "random_states": isinstance(checkpoint.random_states, dict),
     }
 

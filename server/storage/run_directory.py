@@ -13,7 +13,7 @@ import json
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from server.grids import Node
 from server.report import NodeReport, Round, finite, metrics_record
 from server.storage import checkpoint as checkpoints
 from server.storage import issued
-from server.storage.checkpoint import Best, Checkpoint, Plain, own_copy, to_bytes
+from server.storage.checkpoint import Best, Checkpoint, Kept, own_copy, to_bytes
 from server.storage.durable import (
     append,
     cut,
@@ -163,26 +163,15 @@ class RunDirectory:
         Raises:
             RunFailed: it cannot be written.
         """
-        self._save(0, state, evaluation, None, {}, {}, {}, {})
+        self._save(0, state, evaluation, None, Kept())
 
-    def commit(
-        self,
-        done: Round,
-        evaluation: Evaluation,
-        strategy_state: Mapping[str, Plain] | None = None,
-        random_states: Mapping[str, Plain] | None = None,
-        counters: Mapping[str, int] | None = None,
-        late: Mapping[str, Plain] | None = None,
-    ) -> bool:
-        """Save a finished round; True if its model is the best so far.
+    def commit(self, done: Round, evaluation: Evaluation, kept: Kept | None = None) -> bool:
+        """Save a finished round and what the next one needs; True if its model is the best so far.
 
         Raises:
             RunFailed: something cannot be written; the text says which round is the last that is saved.
         """
-        return self._save(
-            *(done.number, done.state, evaluation, done),
-            *(strategy_state or {}, random_states or {}, counters or {}, late or {}),
-        )
+        return self._save(done.number, done.state, evaluation, done, kept or Kept())
 
     def issue(self, number: int, nodes: Sequence[Node]) -> None:
         """Write down whom round ``number`` asks, before it does.
@@ -225,17 +214,7 @@ class RunDirectory:
             shutil.rmtree(self.path, ignore_errors=True)
         self.close()
 
-    def _save(
-        self,
-        number: int,
-        state: State,
-        evaluation: Evaluation,
-        done: Round | None,
-        strategy_state: Mapping[str, Plain],
-        random_states: Mapping[str, Plain],
-        counters: Mapping[str, int],
-        late: Mapping[str, Plain],
-    ) -> bool:
+    def _save(self, number: int, state: State, evaluation: Evaluation, done: Round | None, kept: Kept) -> bool:
         own = own_copy(state)
         is_best = _is_better(evaluation, self.best)
         if is_best or self.checkpoint is None:
@@ -256,11 +235,8 @@ class RunDirectory:
                 state=own,
                 best_state=best_state,
                 best=best,
-                strategy_state=dict(strategy_state),
-                random_states=dict(random_states),
-                counters=dict(counters),
                 offsets=offsets,
-                late=dict(late),
+                **kept.parts(),
             )
         )
         if is_best:

@@ -47,17 +47,41 @@ def run_directory(out: Path, name: str, settings: Settings) -> RunDirectory:
     return RunDirectory.create(out, name, settings)
 
 
+KEEPING = {"link_codec": "sign", "link_broadcast_codec": "int8"}  # one of them keeps its error
+
+
 def simulate(out: Path, name: str, num_workers: int) -> tuple[list[dict[str, Any]], State]:
-    """Figures of metrics.jsonl less times, and best.pt; with codecs, one of which keeps its error."""
-    with (
-        run_directory(out, name, tiny(link_codec="sign", link_broadcast_codec="int8")) as run,
-        make_console(quiet=True, json=False) as console,
-        Simulation(CLIENT_APP, 2, num_workers) as grid,
-    ):
+    with run_directory(out, name, tiny(**KEEPING)) as run:
+        play(run, num_workers)
+    return outcome(out / name)
+
+
+def play(run: RunDirectory, num_workers: int) -> None:
+    with make_console(quiet=True, json=False) as console, Simulation(CLIENT_APP, 2, num_workers) as grid:
         conduct(run, grid, console, StopRequest())
-    lines = (out / name / "metrics.jsonl").read_text().splitlines()
+
+
+def outcome(path: Path) -> tuple[list[dict[str, Any]], State]:
+    """Figures of metrics.jsonl less times, and best.pt."""
+    lines = (path / "metrics.jsonl").read_text().splitlines()
     figures = [{key: value for key, value in json.loads(line).items() if not key.endswith("seconds")} for line in lines]
-    return figures, torch.load(out / name / "best.pt", weights_only=True)
+    return figures, torch.load(path / "best.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_stop_changes_nothing_though_nodes_remember_what_they_left_out(
+    tmp_path: Path, num_workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, best = simulate(tmp_path, "whole", 1)
+    with run_directory(tmp_path, "parted", tiny(federation_rounds=1, **KEEPING)) as run:
+        play(run, 1)
+    with RunDirectory.open_existing(tmp_path / "parted") as again:
+        again.continue_with(tiny(**KEEPING))
+        play(again, num_workers)
+    found, found_best = outcome(tmp_path / "parted")
+    assert found == figures
+    assert all(torch.equal(found_best[key], best[key]) for key in best)
+    assert "gone with the stop" not in capsys.readouterr().out
 
 
 def test_one_seed_gives_one_run_with_any_number_of_workers(tmp_path: Path) -> None:

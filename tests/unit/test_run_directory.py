@@ -26,6 +26,7 @@ from common.training import Evaluation
 from server.phases import Phases
 from server.report import NodeReport, Round
 from server.storage import run_directory
+from server.storage.checkpoint import Kept
 from server.storage.durable import append, cut, read_json_lines, to_json_lines
 from server.storage.folders import make, newest_unfinished
 from server.storage.run_directory import RunDirectory
@@ -201,7 +202,8 @@ def test_a_directory_that_could_not_be_filled_is_removed(tmp_path: Path, monkeyp
 def test_a_run_goes_on_after_its_last_round(tmp_path: Path) -> None:
     with _run(tmp_path) as run:
         run.begin(_state(0), Evaluation(2.3, 0.1))
-        run.commit(_round(1), Evaluation(0.5, 0.8), {"m": torch.tensor([2.0])}, {"r": 5}, {"failed_rounds": 1})
+        kept = Kept({"m": torch.tensor([2.0])}, {"r": 5}, {"failed_rounds": 1})
+        run.commit(_round(1), Evaluation(0.5, 0.8), kept)
         run_id = run.run_id
     with RunDirectory.open_existing(tmp_path / "a") as run:
         assert run.notices == []

@@ -1,0 +1,65 @@
+"""What virtual nodes remember from task to task, in the form of a checkpoint, and back."""
+
+from collections.abc import Mapping
+
+from flwr.app import ConfigRecord, RecordDict
+from torch import Tensor
+
+from common.arrays import to_record, to_state
+from common.errors import RunDirectoryError
+from server.storage.checkpoint import MAX_BYTES, Plain
+
+
+def to_memory(remembered: Mapping[int, RecordDict]) -> dict[str, Plain]:
+    """For a checkpoint: by node id, the arrays and the scalars of its records.
+
+    Empty if nobody remembers anything, and where a checkpoint has no room for it beside the models.
+    """
+    size = sum(
+        len(array.data)
+        for node in remembered.values()
+        for record in node.array_records.values()
+        for array in record.values()
+    )
+    if size > MAX_BYTES // 2:
+        return {}
+    return {str(node_id): _plain(node) for node_id, node in remembered.items() if len(node)}
+
+
+def from_memory(memory: Mapping[str, Plain]) -> dict[int, RecordDict]:
+    """What nodes remember, by node id.
+
+    Raises:
+        RunDirectoryError: it is not what ``to_memory`` gave.
+    """
+    try:
+        return {int(node_id): _records(_dict(node)) for node_id, node in memory.items()}
+    except (KeyError, TypeError, ValueError):
+        raise RunDirectoryError("the checkpoint's virtual nodes cannot be used; start a new run") from None
+
+
+def _plain(node: RecordDict) -> Plain:
+    arrays: dict[str, Plain] = {name: dict(to_state(record)) for name, record in node.array_records.items()}
+    scalars: dict[str, Plain] = {name: dict(record) for name, record in node.config_records.items()}  # type: ignore[arg-type]  # ints and texts
+    return {"arrays": arrays, "scalars": scalars}
+
+
+def _records(node: Mapping[str, Plain]) -> RecordDict:
+    records = RecordDict()
+    for name, arrays in _dict(node["arrays"]).items():
+        records[name] = to_record({key: _tensor(value) for key, value in _dict(arrays).items()})
+    for name, scalars in _dict(node["scalars"]).items():
+        records[name] = ConfigRecord(_dict(scalars))  # type: ignore[arg-type]  # it refuses what is no scalar
+    return records
+
+
+def _dict(value: Plain) -> dict[str, Plain]:
+    if not isinstance(value, dict):
+        raise TypeError(f"a {type(value).__name__} is no dict")
+    return value
+
+
+def _tensor(value: Plain) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"a {type(value).__name__} is no tensor")
+    return value
