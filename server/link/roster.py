@@ -132,9 +132,12 @@ class Roster:
         if shard >= self._num_shards:
             divided = f"the training set is divided into {self._num_shards} shards, 0 to {self._num_shards - 1}"
             raise Refused(f"shard {shard} does not exist: {divided}")
-        holder = self._holder(shard)
+        holder = self._holders().get(shard)
         if holder and holder.live and holder.node.name != name:
-            free = [str(number) for number in range(self._num_shards) if not self._is_held(number)]
+            holders = self._holders()
+            free = [
+                str(number) for number in range(self._num_shards) if number not in holders or not holders[number].live
+            ]
             others = f" or one of: {', '.join(free[:10])}" if free else ""
             raise Refused(f"shard {shard} is held by node {holder.node.name}: take another with --shard auto{others}")
         if holder and holder.is_leased and holder.node.name != name:
@@ -145,27 +148,25 @@ class Roster:
         return shard
 
     def _any(self, own: Member | None, name: str) -> int:
+        holders = self._holders()
         if own and own.node.shard != OWN_DATA:
-            holder = self._holder(own.node.shard)
-            if holder is None or holder.node.name == name or not holder.live:
+            holder = holders[own.node.shard]
+            if holder.node.name == name or not holder.live:
                 return own.node.shard
-        held = {shard: self._holder(shard) for shard in range(self._num_shards)}
-        for shard, holder in held.items():
-            if holder is None:
+        for shard in range(self._num_shards):
+            if shard not in holders:
                 return shard
-        gone = sorted((m.left_at, shard) for shard, m in held.items() if m is not None and not m.live)
+        gone = sorted((holder.left_at, shard) for shard, holder in holders.items() if not holder.live)
         if gone and self._clock() - gone[0][0] >= SHARD_GRACE_SECONDS:
             return gone[0][1]
         raise Refused("every shard is held by another node", retry=True)
 
-    def _holder(self, shard: int) -> Member | None:
-        """Who holds the shard: a live node, else the one that left last."""
-        members = [m for m in self._members.values() if m.node.shard == shard]
-        return max(members, key=lambda m: (m.live, m.left_at), default=None)
-
-    def _is_held(self, shard: int) -> bool:
-        holder = self._holder(shard)
-        return holder is not None and holder.live
+    def _holders(self) -> dict[int, Member]:
+        """Who holds each shard that has been given: a live node, else the one that left last."""
+        given = sorted(
+            (m for m in self._members.values() if m.node.shard != OWN_DATA), key=lambda m: (m.live, m.left_at)
+        )
+        return {member.node.shard: member for member in given}
 
 
 def node_id(name: str) -> int:
