@@ -5,6 +5,7 @@ import logging
 import tempfile
 from pathlib import Path
 
+from tests.faults.certificates import enrolled
 from tests.faults.network import table
 from tests.faults.network_faults import JumpingClock, draw_late
 from tests.faults.network_runs import keep_books
@@ -21,8 +22,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder, JumpingClock() as clock:
-        books = keep_books(draw_late(asked.seed, asked.rounds, asked.nodes, asked.deadline), Path(folder), clock)
+    schedule = draw_late(asked.seed, asked.rounds, asked.nodes, asked.deadline)
+    names = [f"n{shard}" for shard in range(asked.nodes)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        enrolled(Path(folder) / "state", names) as control,
+        JumpingClock() as clock,
+    ):
+        books = keep_books(schedule, Path(folder), clock, control)
     for problem in books.problems:
         print(problem)
     overruns = sorted(books.overruns)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
@@ -10,8 +11,10 @@ from flwr.clientapp import ClientApp
 
 from client.app import watching
 from client.discovery import Place
+from client.entrance import Entrance
 from client.link import Link
 from client.node import Node, Stopped
+from client.spool import Spool
 from common import fleet_pb2 as pb
 from common.arrays import to_state
 from common.models import State
@@ -54,8 +57,10 @@ class LightNode:
         told: all lines for a person.
     """
 
-    def __init__(self, name: str, shard: int, port: int) -> None:
+    def __init__(self, name: str, shard: int, port: int, state: Path, enrol_port: int = 0) -> None:
+        """``state`` is the folder of its last update; with an ``enrol_port`` it has a certificate, and TLS."""
         self.name, self.shard = name, shard
+        self._state, self._enrol_port = state, enrol_port
         self.linger_seconds, self.says_twice = 0.0, False
         self.thawed = threading.Event()
         self.thawed.set()
@@ -66,8 +71,9 @@ class LightNode:
         self.start()
 
     def start(self) -> None:
-        """Begin a life: nothing is remembered of a former one."""
+        """Begin a life: of a former one, nothing is remembered but what is on the disk."""
         self._stopping = threading.Event()
+        entrance = Entrance(self.name, None, self._enrol_port, self.told.append) if self._enrol_port else None
         node = Node(
             hello=hello(self.name, shard=self.shard),
             own_data=None,
@@ -76,6 +82,8 @@ class LightNode:
             should_stop=self._stopping.wait,
             tell=self.told.append,
             show_progress=lambda _: None,
+            entrance=entrance,
+            spool=Spool(self._state, self.name, self.told.append),
             app=self._app(),
             opened=self._link(),
         )

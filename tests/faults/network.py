@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.faults.certificates import enrolled
 from tests.faults.network_faults import JumpingClock, draw
 from tests.faults.network_runs import Books, keep_books
 
@@ -17,8 +18,10 @@ AT_ONCE = 16  # runs, which wait for most of their time
 
 def books_of(seeds: Iterable[int], folder: Path) -> Iterator[Books]:
     """Do the runs of these seeds."""
-    with JumpingClock() as clock, ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(lambda seed: keep_books(draw(seed), folder, clock), seeds)
+    schedules = [draw(seed) for seed in seeds]
+    names = [f"n{shard}" for shard in range(max(schedule.num_nodes for schedule in schedules))]
+    with enrolled(folder / "state", names) as control, JumpingClock() as clock, ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(lambda schedule: keep_books(schedule, folder, clock, control), schedules)
 
 
 def table(books: Iterable[Books]) -> list[str]:
@@ -28,10 +31,12 @@ def table(books: Iterable[Books]) -> list[str]:
     faults: Counter[str] = sum((each.faults for each in all_books), Counter())
     return [
         f"| Schedules | {len(all_books)} |",
+        f"| – over mutual TLS | {sum(each.is_tls for each in all_books)} |",
         f"| Faults that befell a node with a task | {faults.total()} |",
         *(f"| – {kind} | {faults[kind]} |" for kind in sorted(faults)),
         f"| Tasks issued | {sum(each.num_issued for each in all_books)} |",
         *(f"| = {verdict} | {verdicts[verdict]} |" for verdict in sorted(verdicts)),
+        f"| Late updates among the accepted | {sum(each.num_late for each in all_books)} |",
         f"| Unexplained, counted twice or averaged wrongly | {sum(len(each.problems) for each in all_books)} |",
         f"| Longest overrun of a round | {max(max(each.overruns) for each in all_books):.3f} s |",
     ]

@@ -39,16 +39,17 @@ class Schedule:
     over_selection: float
     deadline_seconds: float
     return_seconds: float  # that nodes which a fault has thrown out get to come back before the next round
+    is_tls: bool  # mutual, as servers do it unless told otherwise
     faults: Mapping[tuple[int, int], Fault]  # by (round, shard)
 
 
 def draw(seed: int, num_rounds: int = 3, num_nodes: int = 4) -> Schedule:
-    """A schedule in which every second node, about, has a fault in a round."""
+    """A schedule in which every second node, about, has a fault in a round; every other one is over TLS."""
     chance = random.Random(seed)
     places = [(number, shard) for number in range(1, num_rounds + 1) for shard in range(num_nodes)]
     faults = {place: Fault(chance.choice(KINDS), chance.random()) for place in places if chance.random() < 0.5}
     fraction, over_selection = chance.choice([(1.0, 0.0), (1.0, 0.0), (0.75, 0.0), (0.5, 0.5)])
-    return Schedule(seed, num_rounds, num_nodes, fraction, over_selection, 1.0, 0.7, faults)
+    return Schedule(seed, num_rounds, num_nodes, fraction, over_selection, 1.0, 0.5, seed % 2 == 1, faults)
 
 
 def draw_late(seed: int, num_rounds: int, num_nodes: int, deadline_seconds: float) -> Schedule:
@@ -60,7 +61,7 @@ def draw_late(seed: int, num_rounds: int, num_nodes: int, deadline_seconds: floa
         for shard in range(num_nodes)
         if (kind := chance.choice(LATE_KINDS)) and chance.random() < 0.1 * len(LATE_KINDS)
     }
-    return Schedule(seed, num_rounds, num_nodes, 1.0, 0.0, deadline_seconds, 0.02, faults)
+    return Schedule(seed, num_rounds, num_nodes, 1.0, 0.0, deadline_seconds, 0.02, False, faults)
 
 
 class JumpingClock:

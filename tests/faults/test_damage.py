@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from client.identity import claim
-from client.membership import Membership, load_membership, make_membership, salvage_membership, save_membership
+from client.membership import load_membership, make_membership, salvage_membership, save_membership
 from common.errors import RunDirectoryError, SettingsError, UsageError
 from common.layers import load
 from common.models import weights_sha256
 from common.token import parse_token
 from common.training import Evaluation
-from server.admission.authority import key_id, parse_request
 from server.admission.members import NotEnrolled
 from server.admission.passport import Control
 from server.report import NodeReport, Round
 from server.storage.run_directory import RunDirectory
+from tests.faults.certificates import granted
 
 HEADER_BYTES = 600
 STEP = 1 if os.environ.get("EVERY_FAULT") else 211
@@ -155,7 +155,7 @@ def test_a_node_whose_certificate_is_damaged_keeps_its_key_and_so_its_name(
     control = Control.open()
     secret = control.members.issue(1.0, reusable=True).secret
     authority = ssl.PEM_cert_to_DER_cert(control.authority.certificate_pem.decode())
-    member = enrolled(control, secret, make_membership("a", authority))
+    member = granted(control, secret, make_membership("a", authority))
     save_membership(member)
     path = next((state_folder_of_test / "nodes").glob("*/a.pem"))
     data = path.read_bytes()
@@ -165,13 +165,7 @@ def test_a_node_whose_certificate_is_damaged_keeps_its_key_and_so_its_name(
         again = found or salvage_membership("a", authority) or make_membership("a", authority)
         if at >= len(member.key):
             assert again.key == member.key
-            assert enrolled(control, secret, again).certificate
+            assert granted(control, secret, again).certificate
         elif again.key != member.key:
             with pytest.raises(NotEnrolled, match="the name a belongs to another node: choose one with --name"):
-                enrolled(control, secret, again)
-
-
-def enrolled(control: Control, secret: str, member: Membership) -> Membership:
-    name, public = parse_request(member.request())
-    control.members.enrol(secret, name, key_id(public))
-    return member.granted(control.authority.sign_node(name, public))
+                granted(control, secret, again)

@@ -1,5 +1,6 @@
 """Rule: whatever the network does, a run ends, each task has one verdict, and the accepted updates make the model.
 
+Late ones among them; half of the schedules are over mutual TLS.
 More schedules: ``make faults``.
 """
 
@@ -19,3 +20,5 @@ def test_seeded_schedules_of_network_faults(tmp_path: Path) -> None:
     assert sum(each.num_issued for each in books) == verdicts["accepted"] + verdicts["rejected"] + verdicts["expired"]
     assert set(sum((each.faults for each in books), Counter())) == set(KINDS)
     assert min(verdicts["accepted"], verdicts["expired"]) > NUM_SCHEDULES
+    assert sum(each.is_tls for each in books) == NUM_SCHEDULES / 2
+    assert sum(each.num_late for each in books) > NUM_SCHEDULES / 2

@@ -20,7 +20,7 @@ from server.link.assignment import Assignment
 from server.link.relay import Listener
 from server.link.roster import Roster, node_id
 from server.link.streams import Streams
-from tests.faults.network_runs import Silent
+from tests.faults.tape import Silent
 from tests.link_twins import MODEL_BYTES, hello, link_settings
 from tests.scripted_grid import task_message, toy_state, update_of
 from tests.virtual_time import in_virtual_time
