@@ -97,14 +97,21 @@ class Entrance:
         return self._current.request() if self._current else None
 
     def renewed(self, certificate: bytes) -> None:
-        """Keep a new certificate from the server of the current link; a useless one is passed over."""
+        """Keep a new certificate from the server of the current link; a useless one is passed over.
+
+        Where the disk takes nothing it counts until this process ends, and the server gives another one later.
+        """
         if self._current is None:
             return
         try:
             self._current = self._current.granted(certificate)
         except ValueError:
             return
-        save_membership(self._current)
+        try:
+            save_membership(self._current)
+        except UsageError as error:
+            self.tell(f"the server renewed this node's certificate, for now: {error}")
+            return
         self.tell("the server renewed this node's certificate")
 
     def _enrolled(self, place: Place, shown: dict[str, bytes], member: Membership | None) -> Membership:

@@ -22,6 +22,7 @@ from server.plan import Plan
 from server.rounds import rounds
 from server.storage.durable import read_json_lines
 from server.storage.folders import LEDGER
+from server.storage.checkpoint import Kept
 from server.storage.run_directory import RunDirectory
 from server.updates.late import LateWork
 from server.updates.screening import Screen
@@ -112,7 +113,7 @@ def _train(schedule: Schedule, tape: Tape, run: RunDirectory, weather: Weatherma
     problems: list[str] = []
     for done in rounds(tape, plan, light_state(), range(1, schedule.num_rounds + 1), cohort):
         weather.clear()
-        run.commit(done, EVALUATION, late=plan.late.memory())
+        run.commit(done, EVALUATION, Kept(late=plan.late.memory()))
         judged += [report.task for report in done.reports]
         problems += out_of_balance(done.number, tape.issued, judged, [report.task for report in done.owed])
         tape.settle(Verdict(node_id(r.node), r.task, r.verdict, r.reason) for r in done.reports)

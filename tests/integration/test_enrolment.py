@@ -1,5 +1,7 @@
 """Rule: a node trusts its server before it says anything, enrols once, and is its certificate from then on."""
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -221,6 +223,28 @@ def test_a_certificate_in_its_second_half_is_renewed_on_the_link(
     assert after.certificate != before.certificate
     monkeypatch.undo()
     assert isinstance(first_word(fleet, hello("a", shard=0, key=""), after), pb.Welcome)
+
+
+def test_a_renewed_certificate_on_a_full_disk_counts_until_the_node_ends(
+    fleet: Fleet, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    told: list[str] = []
+    way_in = entrance("a", told=told)
+    before = way_in.enter(place_of(fleet))
+    monkeypatch.setattr("client.membership.write_private", full)
+    request = way_in.request()
+    assert request
+    way_in.renewed(control.authority.sign_node(*parse_request(request)))
+    assert told[-1].startswith(
+        "the server renewed this node's certificate, for now: cannot keep this node's certificate"
+    )
+    assert "No space left on device" in told[-1]
+    assert load_membership("a", before.fingerprint) == before
+    assert way_in._current is not None
+    assert way_in._current.certificate != before.certificate
 
 
 def test_a_certificate_that_has_ended_is_turned_down_and_replaced_with_a_token(fleet: Fleet, control: Control) -> None:
