@@ -20,6 +20,7 @@ from server.grids import Node, NodeGrid, Verdict
 from server.link.roster import Roster, node_id
 from server.plan import Plan
 from server.rounds import rounds
+from server.storage.checkpoint import Kept
 from server.storage.durable import read_json_lines
 from server.storage.folders import LEDGER
 from server.storage.checkpoint import Kept
