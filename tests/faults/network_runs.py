@@ -23,7 +23,6 @@ from server.rounds import rounds
 from server.storage.checkpoint import Kept
 from server.storage.durable import read_json_lines
 from server.storage.folders import LEDGER
-from server.storage.checkpoint import Kept
 from server.storage.run_directory import RunDirectory
 from server.updates.late import LateWork
 from server.updates.screening import Screen
