@@ -5,6 +5,7 @@ The server's own streams and tasks, in virtual time: nothing waits, nothing is d
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,13 +16,13 @@ from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import to_update
-from server.grids import NOBODY
+from server.grids import NOBODY, Reserve
 from server.link.assignment import Assignment
 from server.link.relay import Listener
 from server.link.roster import Roster, node_id
 from server.link.streams import Streams
 from tests.faults.tape import Silent
-from tests.link_twins import MODEL_BYTES, hello, link_settings
+from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, hello, link_settings
 from tests.scripted_grid import task_message, toy_state, update_of
 from tests.virtual_time import in_virtual_time
 
@@ -159,3 +160,31 @@ def test_no_round_of_a_thousand_outlasts_its_deadline() -> None:
     assert reasons.total() == NUM_ROUNDS * NUM_NODES
     assert min(reasons.values()) > 400
     assert reasons[""] > 2900
+
+
+async def a_round_beside_a_hanging_disk(disk: threading.Event) -> list[tuple[str, float]]:
+    """A node vanishes, and what must be written before another is asked waits for ``disk``: answers, and when."""
+    settings = link_settings(link_beat_seconds=BEAT, link_silence_seconds=SILENCE, federation_rejoin_seconds=REJOIN)
+    streams = Streams(settings, Roster(NUM_NODES, 1), MODEL_BYTES, Silent(), None, lambda: None)
+    nodes = [VirtualNode(streams, 0, "vanishes"), VirtualNode(streams, 1)]
+    for node in nodes:
+        node.join()
+    await asyncio.sleep(0)
+    names = {node_id(f"n{shard}"): f"run/1/n{shard}" for shard in (0, 1)}
+    content = task_message(state=toy_state(1.0)).content
+    first, other = (Message(content, each, "train") for each in names)
+
+    def write(_: int) -> None:
+        disk.wait(PATIENCE_SECONDS)
+
+    begin = asyncio.get_running_loop().time()
+    ended = await streams.tasks.exchange(names, [first], DEADLINE, 0, Reserve([other], write))
+    seconds = asyncio.get_running_loop().time() - begin
+    disk.set()
+    return [(_reason(each), seconds) for each in ended]
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end_of_a_round() -> None:
+    (gone, seconds), (replaced, _) = in_virtual_time(a_round_beside_a_hanging_disk(threading.Event()))
+    assert gone == f"it closed its link, and it was not back within {REJOIN:g} s"
+    assert (replaced, seconds) == (f"no update within {DEADLINE:g} s", DEADLINE)
