@@ -6,25 +6,34 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 
+from common import npy
 from common.codec import Codec, Layout
 from common.codecs import NAMES, PLAIN
 from common.errors import WireError
 from common.models import State
-from common.npy import STYPE, read, to_array
+from common.npy import STYPE, read
 
 
 def to_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """A ``state_dict`` as Flower's record, bit for bit."""
-    return ArrayRecord({name: to_array(value.numpy()) for name, value in state.items()})
+    """A ``state_dict`` as Flower's record, bit for bit and without a copy: the tensors must not change any more."""
+    return record_of({name: npy.Array(value.numpy()) for name, value in state.items()})
+
+
+def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """A record of these very arrays: Flower's own way makes each of them anew."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
 
 
 def to_state(record: ArrayRecord) -> State:
-    """Flower's record as a ``state_dict``, bit for bit.
+    """Flower's record as a ``state_dict`` with memory of its own, bit for bit.
 
     Raises:
         WireError: an array's bytes are not the NumPy array that it claims.
     """
-    return {name: torch.from_numpy(to_ndarray(name, array)) for name, array in record.items()}
+    return {name: torch.from_numpy(np.array(to_ndarray(name, array))) for name, array in record.items()}
 
 
 def to_encoded(state: State, codec: Codec | None, generator: torch.Generator | None = None) -> ArrayRecord:
@@ -35,7 +44,7 @@ def to_encoded(state: State, codec: Codec | None, generator: torch.Generator | N
     """
     if codec is None:
         return to_record(state)
-    return ArrayRecord({codec.name: to_array(np.frombuffer(codec.encode(state, generator), np.uint8))})
+    return record_of({codec.name: npy.Array(np.frombuffer(codec.encode(state, generator), np.uint8))})
 
 
 def from_encoded(record: ArrayRecord, codec: Codec | None, layout: Layout) -> State:
@@ -60,11 +69,13 @@ def codec_of(record: ArrayRecord) -> str:
 
 
 def to_ndarray(name: str, array: Array) -> np.ndarray:
-    """The values of one array of a record; never unpickles.
+    """The values of one array of a record, read-only; never unpickles.
 
     Raises:
         WireError: they are not the NumPy array that the record claims.
     """
+    if isinstance(array, npy.Array):
+        return array.values
     if array.stype != STYPE:
         raise WireError(f"{name} is serialised as {array.stype!r:.40}, expected 'numpy.ndarray'")
     values = read(array.data)

@@ -1,4 +1,4 @@
-"""Flower's arrays hold NumPy's file format; here headers are written and read once a shape, so values cost a copy.
+"""Flower's arrays hold NumPy's file format; ours hold the values, and make a file only for whoever asks for its bytes.
 
 NumPy reads a header as Python source, which takes longer than reading the values of a LeNet5: a server
 would spend most of a round on headers that are all the same.
@@ -11,7 +11,7 @@ from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-from flwr.app import Array
+from flwr import app as flower
 
 STYPE = "numpy.ndarray"
 _PREFIX_BYTES = 10  # magic, version 1.0, and the length of the rest of the header: two bytes, little-endian
@@ -19,23 +19,59 @@ _MAX_REMEMBERED_BYTES = 512  # a header of this length is kept; longer ones are 
 _NO_HEADER = (ValueError, EOFError, OSError, MemoryError, SyntaxError, TypeError, TokenError, RecursionError)
 
 
-def to_array(values: np.ndarray) -> Array:
-    """``values`` in the form that ``Array(values)`` gives, bit for bit."""
-    head = _head(values.dtype.str, values.shape)
-    return Array(str(values.dtype), values.shape, STYPE, head + values.tobytes())
+class Array(flower.Array):
+    """The array that Flower makes of ``values``, to whoever asks, without a copy: they must not change any more.
+
+    It bears its parent's name because that is how Flower's engines tell what kind of thing travels.
+    """
+
+    values: np.ndarray
+
+    def __init__(self, values: np.ndarray) -> None:
+        values = np.asarray(values, order="C").view()
+        values.flags.writeable = False
+        self.__dict__.update(dtype=_name(values.dtype), shape=values.shape, stype=STYPE, values=values)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]  # never set: it follows from the values
+        """NumPy's file format."""
+        return _head(self.values.dtype.str, self.shape) + self.values.tobytes()
+
+    def numpy(self) -> np.ndarray:
+        """The values, as memory of its own: some strategies write into what they are given."""
+        return self.values.copy()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, flower.Array):
+            return NotImplemented
+        return (self.dtype, self.shape, self.stype, self.data) == (other.dtype, other.shape, other.stype, other.data)
+
+    __hash__ = None  # type: ignore[assignment]  # as Flower's have none
+
+
+def num_bytes(array: flower.Array) -> int:
+    """Size of an array in NumPy's file format."""
+    if isinstance(array, Array):
+        return len(_head(array.values.dtype.str, array.shape)) + array.values.nbytes
+    return len(array.data)
 
 
 def read(data: bytes) -> np.ndarray | None:
-    """The array in ``data``, as memory of its own, or None if ``data`` is no plain array in C order."""
+    """The array in ``data``, read-only and without a copy, or None if ``data`` is no plain array in C order."""
     num_bytes = _PREFIX_BYTES + int.from_bytes(data[_PREFIX_BYTES - 2 : _PREFIX_BYTES], "little")
     head = data[:num_bytes]
     found = _remembered(head) if num_bytes <= _MAX_REMEMBERED_BYTES else _claims(head)
     if found is None or len(data) - num_bytes != math.prod(found[0]) * found[1].itemsize:
         return None
     try:
-        return np.ndarray(*found, buffer=data, offset=num_bytes).copy()
+        return np.ndarray(*found, buffer=data, offset=num_bytes)
     except ValueError:  # a negative side, or one of 0 that hides others too long for NumPy
         return None
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
 
 
 @lru_cache(maxsize=256)

@@ -13,10 +13,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from common import fleet_pb2 as pb
-from common.arrays import codec_of, to_ndarray
+from common import npy
+from common.arrays import codec_of, record_of, to_ndarray
 from common.codecs import NAMES, PLAIN
 from common.errors import WireError
-from common.npy import to_array
 from common.records import OWN, UNREADABLE_CODE, error_reply
 
 PROTOCOL_VERSION = 4
@@ -52,12 +52,12 @@ def pack(record: ArrayRecord) -> pb.Weights:
     return pb.Weights(
         codec="raw",
         layout=[pb.Tensor(name=name, dtype=str(a.dtype), shape=a.shape) for name, a in arrays.items()],
-        buffer=b"".join([a.tobytes() for a in arrays.values()]),
+        buffer=b"".join(arrays.values()),  # type: ignore[arg-type]  # buffers, all of them
     )
 
 
 def unpack(weights: pb.Weights) -> ArrayRecord:
-    """The arrays in ``weights``; memory stays within twice the size of what came in.
+    """The arrays in ``weights``, as views of one copy of its buffer.
 
     Raises:
         WireError: the codec is unknown, or layout and buffer do not fit each other.
@@ -65,7 +65,7 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
     if weights.codec in NAMES and weights.codec != PLAIN:
         if weights.layout:
             raise WireError(f"a {weights.codec} payload comes with a layout of {len(weights.layout)}, expected none")
-        return ArrayRecord({weights.codec: Array(np.frombuffer(weights.buffer, np.uint8))})
+        return record_of({weights.codec: npy.Array(np.frombuffer(weights.buffer, np.uint8))})
     if weights.codec != "raw":
         raise WireError(f"unknown codec {weights.codec!r:.40}, expected 'raw' or a codec's name")
     if len(weights.layout) > MAX_TENSORS:
@@ -82,13 +82,13 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
         if offset + size > len(buffer):
             raise WireError(f"the layout claims more than the {len(buffer)} bytes that came, at {tensor.name}")
         try:
-            arrays[tensor.name] = to_array(np.frombuffer(buffer[offset : offset + size], dtype).reshape(shape))
+            arrays[tensor.name] = npy.Array(np.frombuffer(buffer[offset : offset + size], dtype).reshape(shape))
         except ValueError:  # a side of 0 hides others that are too long for NumPy
             raise WireError(f"{tensor.name} claims the shape {shape!r:.60}") from None
         offset += size
     if offset != len(buffer):
         raise WireError(f"the layout claims {offset} bytes, {len(buffer)} came")
-    return ArrayRecord(arrays)
+    return record_of(arrays)
 
 
 def to_task(message: Message) -> pb.Task:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from common import npy
 from server.storage.checkpoint import Plain
 
 UNKNOWN_SHARD = -2
@@ -196,4 +197,4 @@ def num_bytes(message: Message) -> int:
     """Size of the arrays that ``message`` carries."""
     if not message.has_content():
         return 0
-    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
+    return sum(npy.num_bytes(array) for record in message.content.array_records.values() for array in record.values())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import ArrayRecord
 
-from common.arrays import codec_of, from_encoded, to_ndarray, to_record, to_state
+from common.arrays import codec_of, from_encoded, record_of, to_ndarray, to_record, to_state
 from common.codec import Codec
 from common.codecs import PLAIN
 from common.errors import WireError
@@ -68,4 +68,4 @@ def _checked_arrays(record: ArrayRecord, reference: State) -> ArrayRecord:
             raise WireError(f"{name} has dtype {array.dtype!r:.20}, expected 'float32'")
         if not np.isfinite(to_ndarray(name, array)).all():
             raise WireError(f"{name} holds values that are not finite")
-    return ArrayRecord({name: record[name] for name in reference})
+    return record_of({name: record[name] for name in reference})
