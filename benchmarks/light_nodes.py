@@ -24,7 +24,9 @@ from client.discovery import Place
 from client.entrance import Entrance
 from client.hello import make_hello
 from client.identity import Identity
+from client.link import Link
 from client.node import Node, Stopped
+from common import fleet_pb2 as pb
 from common import models
 from common.layers import load
 from common.models import copy_state
@@ -49,6 +51,16 @@ def light_app(shard: int) -> ClientApp:
     return app
 
 
+class LightNode(Node):
+    """A node that waits for its turn to work: threads that compute at once in one interpreter only stop each other."""
+
+    turn = threading.Lock()
+
+    def _work(self, task: pb.Task, link: Link) -> None:
+        with self.turn:
+            super()._work(task, link)
+
+
 class Crowd:
     """The light nodes of this process."""
 
@@ -71,7 +83,7 @@ class Crowd:
 
     def _live(self, number: int) -> None:
         name = f"light-{number:04}"
-        node = Node(
+        node = LightNode(
             hello=make_hello(Identity(name, ""), number, None, self._settings, 1),
             own_data=None,
             find=lambda: self._place,
