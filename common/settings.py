@@ -81,6 +81,7 @@ class StrategySettings(_Section):
     ]
     clip_norm_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_norm_ratio: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    running_average: Annotated[float, Field(ge=0, lt=1)]
     proximal_mu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     server_learning_rate: PositiveFloat
     server_momentum: Annotated[float, Field(ge=0, lt=1)]

@@ -275,7 +275,7 @@ class Conductor:
     def _tested(self, done: Round) -> tuple[Round, Evaluation]:
         """A round, which now knows all its phases, and its model's figures on the test set."""
         start = time.monotonic()
-        evaluation = self._evaluate(done.state, with_answers=True)
+        evaluation = self._evaluate(done.model, with_answers=True)
         on_nodes = 0.0 if math.isnan(done.phases.evaluate) else done.phases.evaluate
         seconds = on_nodes + time.monotonic() - start
         return replace(done, phases=replace(done.phases, evaluate=seconds, write=self._write_seconds)), evaluation

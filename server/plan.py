@@ -12,6 +12,7 @@ from common.codecs import by_name
 from common.records import task_config
 from server import strategies
 from server.grids import Node, NodeGrid
+from server.running_average import RunningAverage
 from server.storage.checkpoint import Plain
 from server.storage.run_directory import RunDirectory
 from server.time_boxes import TimeBoxes
@@ -20,7 +21,8 @@ from server.updates.late import LateWork
 from server.updates.screening import Screen
 from server.updates.strikes import Strikes
 
-NORMS = "norms"  # where a checkpoint keeps those of clipping, among the memory of strategies
+# Where a checkpoint keeps what clipping and the running average remember, among the memory of strategies.
+NORMS, AVERAGE = "norms", "running_average"
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,14 @@ class Plan:
     clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
     late: LateWork | None = None  # what nodes owe from earlier rounds; None: nothing is ever late
     broadcast_codec: Codec | None = None  # that the model travels under; the codec of updates is the screen's
+    average: RunningAverage | None = (
+        None  # of the global models, which is tested in place of the newest; None: it is not
+    )
 
     def memory(self) -> dict[str, Plain]:
         """What the next round of an averaging run needs, beside its model."""
-        return strategies.memory(self.strategy) | {NORMS: self.clipping.norms}
+        average = {AVERAGE: self.average.memory} if self.average else {}
+        return strategies.memory(self.strategy) | {NORMS: self.clipping.norms} | average
 
 
 def planned(
@@ -69,6 +75,7 @@ def planned(
     strategy = strategies.build(settings.strategy)
     remembered = dict(last.strategy_state)
     clipping = Clipping(settings.strategy.clip_norm_ratio, remembered.pop(NORMS, None))
+    average, decay = remembered.pop(AVERAGE, None), settings.strategy.running_average
     if settings.run.baseline == "none":
         strategies.restore(strategy, remembered, last.state)
     screen = Screen(
@@ -96,5 +103,6 @@ def planned(
         num_aside=lambda: strikes.num_aside,
         boxes=boxes,
         clipping=clipping,
+        average=RunningAverage(decay, last.state, average) if decay else None,
         late=LateWork(settings, run.run_id, grid, screen, strikes.admits, last.late),
     )

@@ -94,6 +94,12 @@ class Round:
     local_models: tuple[LocalModel, ...] = ()  # of all nodes that ever trained, in a run that averages nothing
     phases: Phases = field(default_factory=Phases)
     owed: tuple[NodeReport, ...] = ()  # tasks, also of earlier rounds, that expire unless their update comes late
+    average: State | None = None  # the running average of the global models, where there is one
+
+    @property
+    def model(self) -> State:
+        """What is tested and may become the best; nodes train on from ``state``."""
+        return self.average or self.state
 
     @property
     def node_accuracy_mean(self) -> float:

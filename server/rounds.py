@@ -82,7 +82,11 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         state = averaged
     times = (start, exchanged, time.monotonic())
     done = concluded(plan, number, state, times, nodes, answers, checked, rejected, judged)
-    done = replace(done, owed=plan.late.unpaid() if plan.late else ())
+    done = replace(
+        done,
+        owed=plan.late.unpaid() if plan.late else (),
+        average=plan.average.including(number, state) if plan.average else None,
+    )
     if plan.boxes:
         plan.boxes.measure(each for each in (*done.reports, *done.owed) if each.round == number or each.examples)
     return _evaluated(grid, plan, done) if plan.nodes_evaluate else done
@@ -143,7 +147,7 @@ def concluded(
 def _evaluated(grid: NodeGrid, plan: Plan, done: Round) -> Round:
     """With how good the new model is on what nodes hold out."""
     start = time.monotonic()
-    evaluations = evaluate_on_nodes(grid, plan, done.state, done.number)
+    evaluations = evaluate_on_nodes(grid, plan, done.model, done.number)
     phases = replace(done.phases, evaluate=time.monotonic() - start)
     return replace(done, evaluations=evaluations, phases=phases)
 

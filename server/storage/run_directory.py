@@ -218,7 +218,8 @@ class RunDirectory:
         own = own_copy(state)
         is_best = _is_better(evaluation, self.best)
         if is_best or self.checkpoint is None:
-            best, best_state = Best(number, evaluation.accuracy, evaluation.loss, weights_sha256(own)), own
+            best_state = own_copy(done.average) if done and done.average else own
+            best = Best(number, evaluation.accuracy, evaluation.loss, weights_sha256(best_state))
         else:
             best, best_state = self.checkpoint.best, self.checkpoint.best_state
         ledger = [report.ledger_record() for report in done.reports] if done else []

@@ -310,6 +310,25 @@ def test_the_lengths_that_clipping_goes_by_outlive_a_resume(new_run: Any) -> Non
     )
 
 
+def test_the_running_average_is_tested_and_outlives_a_resume_and_nodes_train_on_from_the_newest(new_run: Any) -> None:
+    run = new_run(settings_of(federation_rounds=4, strategy_running_average=0.5))
+    stop = StopRequest()
+
+    def stopping(message: Message) -> Content:
+        stop.requested = message.content.config_records["config"]["server-round"] == 2
+        return learned(message)
+
+    with pytest.raises(Interrupted, match="round 2 is saved"):
+        story(run, ScriptedGrid({NODES[0]: stopping}), stop)
+    story(run, ScriptedGrid({NODES[0]: learned}))
+    start = models.initial_state("lenet5", run.settings.run.seed)["fc3.bias"]
+    newest, average = run.checkpoint.state["fc3.bias"], run.checkpoint.strategy_state["running_average"]["fc3.bias"]
+    torch.testing.assert_close(newest, start + 4 * 0.001)
+    torch.testing.assert_close(average, start + 19 / 6 * 0.001)  # 1, 5/3, 7/3, then half of that and of 4
+    best, number = run.checkpoint.best_state["fc3.bias"], run.best.round
+    torch.testing.assert_close(best, start + [0, 1, 5 / 3, 7 / 3, 19 / 6][number] * 0.001)
+
+
 def test_a_resumed_simulation_says_that_what_its_nodes_owed_is_gone(
     new_run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,22 @@ def test_a_run_goes_on_after_its_last_round(tmp_path: Path) -> None:
         assert weights_sha256(run.checkpoint.state) == weights_sha256(_state(1))
         assert not run.commit(_round(2), Evaluation(0.6, 0.7))
         assert [line["round"] for line in run.metrics] == [0, 1, 2]
+
+
+def test_where_the_running_average_is_tested_it_is_the_best_and_the_newest_is_gone_on_from(tmp_path: Path) -> None:
+    with _run(tmp_path) as run:
+        run.begin(_state(0), Evaluation(2.3, 0.1))
+        assert run.commit(replace(_round(2), average=_state(1.5)), Evaluation(0.5, 0.8))
+    with RunDirectory.open_existing(tmp_path / "a") as run:
+        assert run.notices == []
+        assert run.checkpoint is not None
+        assert weights_sha256(run.checkpoint.state) == weights_sha256(_state(2))
+    found = torch.load(tmp_path / "a" / "best.pt", weights_only=True)
+    assert (
+        weights_sha256(found)
+        == weights_sha256(_state(1.5))
+        == json.loads((tmp_path / "a" / "best.json").read_text())["sha256"]
+    )
 
 
 def test_nothing_to_resume_is_a_sentence_that_names_the_folder(tmp_path: Path) -> None:
