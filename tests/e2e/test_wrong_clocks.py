@@ -6,12 +6,15 @@ Every process asks its own wrong clock for the time, gRPC's OpenSSL included, wh
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.processes import Federation, hold_round
-from tests.e2e.runs import assert_same_learning
+from tests.e2e.runs import assert_same_learning, json_lines
+from tests.faults import results
+from tests.faults.outcome import Outcome
 from tests.faults.wrong_clock import DAY_SECONDS, IN_1970, WrongClock, compiler
 
 pytestmark = pytest.mark.skipif(
@@ -52,6 +55,9 @@ def test_a_run_whose_clocks_are_wrong_and_set_meanwhile(
     assert any("was set forward by 20" in text for text in warnings), warnings  # some 20,000 days
     assert any("was set back by 2 d: " in text for text in warnings), warnings
     assert [line for node in (a, b) for line in node.err] == []
+    verdicts = Counter(line["verdict"] for line in json_lines(server.run_dir / "ledger.jsonl"))
+    told = Outcome("a run", 7, finished=True, identical=True, issued=8, accepted=verdicts["accepted"])
+    results.keep("clocks wrong and set meanwhile", told)
 
 
 @pytest.mark.skipif("EVERY_FAULT" not in os.environ, reason="make faults does it: the other test takes long enough")
@@ -70,3 +76,4 @@ def test_a_node_whose_certificate_has_ended_by_the_servers_clock_needs_a_token(
     )
     a.wait_line("the server let no link begin: it does not take this node's certificate")
     del later
+    results.keep("clocks wrong and set meanwhile", Outcome("an ended certificate", 1, finished=True, identical=None))

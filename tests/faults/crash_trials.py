@@ -156,7 +156,7 @@ def judge(
     return Outcome(
         name, num_faults, finished, identical, ROUNDS * len(NODES),
         verdicts["accepted"], verdicts["rejected"], verdicts["expired"],
-        (*problems, *(problem for problem, is_so in found.items() if is_so)),
+        problems=(*problems, *(problem for problem, is_so in found.items() if is_so)),
     )  # fmt: skip
 
 

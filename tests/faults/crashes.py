@@ -1,7 +1,6 @@
 """Every crash and every failing disk there is, some at once: ``python -m tests.faults.crashes``."""
 
 import argparse
-import json
 import logging
 import os
 import re
@@ -10,23 +9,19 @@ import tempfile
 import time
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from datetime import date
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-from benchmarks.campaign import write_between_marks
 from common import mnist
 from common.state import state_dir
+from tests.faults import results
 from tests.faults.crash_schedules import crashes
 from tests.faults.crash_trials import Stage, play
 from tests.faults.disk_trials import disk_faults, play_disk
-from tests.faults.injector import ROOT
 from tests.faults.nursery import Nursery
 from tests.faults.outcome import Outcome, table
 
-DOCUMENT = ROOT / "docs" / "reliability.md"
 Play = Callable[..., Outcome]  # of a stage and the name of a folder on it
 
 
@@ -80,19 +75,17 @@ def main() -> int:
     asked = _asked()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
     start, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="faults-"))
-    kept = asked.results or folder / "results.jsonl"
-    families = _read(kept)
+    if asked.results:
+        os.environ[results.VARIABLE] = str(asked.results)
+    families, _ = results.read(asked.results) if asked.results else ({}, [])
     known = {outcome.schedule for some in families.values() for outcome in some}
-    with kept.open("a", encoding="utf-8") as sink:
-        for family, outcome in outcomes(folder, asked.at_once, asked.random, asked.only, known):
-            families.setdefault(family, []).append(outcome)
-            print(json.dumps({"family": family} | asdict(outcome)), file=sink, flush=True)
-            if outcome.problems:
-                print(f"{family}: {outcome.schedule}: {'; '.join(outcome.problems)}", flush=True)
-    text = table(families)
-    print(text, f"\n{time.monotonic() - start:.0f} s", flush=True)
-    if asked.write:
-        write_between_marks(DOCUMENT, "faults", f"{text}\n\n{date.today():%d %B %Y}, {os.cpu_count()} cores.")
+    for family, outcome in outcomes(folder, asked.at_once, asked.random, asked.only, known):
+        families.setdefault(family, []).append(outcome)
+        results.keep(family, outcome)
+        if outcome.problems:
+            print(f"{family}: {outcome.schedule}: {'; '.join(outcome.problems)}", flush=True)
+    print(table(families), f"\n{time.monotonic() - start:.0f} s", flush=True)
+    results.keep_figure("Distinct points of crashes", f"{_num_points(families)}")
     broken = any(outcome.problems for some in families.values() for outcome in some)
     if broken:
         print(f"what is left of them is in {folder}")
@@ -109,16 +102,13 @@ def _asked() -> argparse.Namespace:
     )
     parser.add_argument("--only", default="", help="a part of a family and name")
     parser.add_argument("--results", type=Path, help="a file that keeps what was played: one that was stopped goes on")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
     return parser.parse_args()
 
 
-def _read(kept: Path) -> dict[str, list[Outcome]]:
-    families: dict[str, list[Outcome]] = {}
-    for line in kept.read_text(encoding="utf-8").splitlines() if kept.exists() else ():
-        fields = json.loads(line)
-        families.setdefault(fields.pop("family"), []).append(Outcome(**fields))
-    return families
+def _num_points(families: results.Families) -> int:
+    """Of those that somebody was killed at; the name of a schedule holds them."""
+    names = (outcome.schedule for family, some in families.items() if "killed" in family for outcome in some)
+    return len({life.rpartition(" #")[0] for name in names for life in name.split(" then ")} - {""})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import tempfile
 import time
 from collections import Counter
@@ -9,10 +10,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else every handshake that a fault cut is a line
+
+from tests.faults import results
 from tests.faults.certificates import enrolled
 from tests.faults.network_faults import JumpingClock, draw
 from tests.faults.network_runs import Books, keep_books
+from tests.faults.outcome import table
 
+FAMILIES = {False: "network faults, without TLS", True: "network faults, over mutual TLS"}
 AT_ONCE = 16  # runs, which wait for most of their time
 
 
@@ -24,22 +30,10 @@ def books_of(seeds: Iterable[int], folder: Path) -> Iterator[Books]:
         yield from pool.map(lambda schedule: keep_books(schedule, folder, clock, control), schedules)
 
 
-def table(books: Iterable[Books]) -> list[str]:
-    """The sums, a line each, in the form of the table in docs/reliability.md."""
-    all_books = list(books)
-    verdicts: Counter[str] = sum((each.verdicts for each in all_books), Counter())
-    faults: Counter[str] = sum((each.faults for each in all_books), Counter())
-    return [
-        f"| Schedules | {len(all_books)} |",
-        f"| – over mutual TLS | {sum(each.is_tls for each in all_books)} |",
-        f"| Faults that befell a node with a task | {faults.total()} |",
-        *(f"| – {kind} | {faults[kind]} |" for kind in sorted(faults)),
-        f"| Tasks issued | {sum(each.num_issued for each in all_books)} |",
-        *(f"| = {verdict} | {verdicts[verdict]} |" for verdict in sorted(verdicts)),
-        f"| Late updates among the accepted | {sum(each.num_late for each in all_books)} |",
-        f"| Unexplained, counted twice or averaged wrongly | {sum(len(each.problems) for each in all_books)} |",
-        f"| Longest overrun of a round | {max(max(each.overruns) for each in all_books):.3f} s |",
-    ]
+def kinds(books: Iterable[Books]) -> str:
+    """How often which fault befell a node with a task."""
+    faults: Counter[str] = sum((each.faults for each in books), Counter())
+    return " · ".join(f"{kind} {faults[kind]}" for kind in sorted(faults))
 
 
 def main() -> int:
@@ -53,9 +47,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for done in books_of(range(asked.first, asked.first + asked.schedules), Path(folder)):
             books.append(done)
+            results.keep(FAMILIES[done.is_tls], done.outcome)
             for problem in done.problems:
                 print(f"seed {done.seed}: {problem}", flush=True)
-    print("\n".join(table(books)), f"\n{time.monotonic() - start:.0f} s", flush=True)
+    families = {name: [each.outcome for each in books if each.is_tls is is_tls] for is_tls, name in FAMILIES.items()}
+    print(table({name: some for name, some in families.items() if some}), kinds(books), sep="\n")
+    print(f"{time.monotonic() - start:.0f} s")
+    results.keep_figure("Faults of the network, by kind", kinds(books))
     return int(any(each.problems for each in books))
 
 

@@ -30,6 +30,7 @@ from tests.faults.accounts import not_of_the_accepted, out_of_balance, unexplain
 from tests.faults.chaos_proxy import ChaosProxy
 from tests.faults.light_nodes import NUM_EXAMPLES, LightNode, light_state
 from tests.faults.network_faults import JumpingClock, Schedule, Weathermaker
+from tests.faults.outcome import Outcome
 from tests.faults.tape import Silent, Tape
 from tests.link_twins import PATIENCE_SECONDS, link_settings
 
@@ -47,8 +48,26 @@ class Books:
     num_issued: int
     num_late: int  # updates that were accepted in a later round than their own
     is_tls: bool
+    is_finished: bool
+    is_replayed: bool  # whether the last model is what the accepted updates average to, bit for bit
     problems: tuple[str, ...]  # empty, or a promise was broken
     overruns: tuple[float, ...]  # seconds that each round went on beyond its deadline; below 0 = it was done before
+
+    @property
+    def outcome(self) -> Outcome:
+        """For the table of all faults."""
+        return Outcome(
+            schedule=f"seed {self.seed}",
+            num_faults=self.faults.total(),
+            finished=self.is_finished,
+            identical=self.is_replayed,
+            issued=self.num_issued,
+            accepted=self.verdicts["accepted"],
+            rejected=self.verdicts["rejected"],
+            expired=self.verdicts["expired"],
+            late=self.num_late,
+            problems=self.problems,
+        )
 
 
 def keep_books(schedule: Schedule, folder: Path, clock: JumpingClock, control: Control) -> Books:
@@ -146,9 +165,10 @@ def _settled(
     ledger = read_json_lines(run.path / LEDGER)
     assert run.checkpoint is not None, "the run was begun"
     problems = problems + unexplained(run.run_id, tape.issued, ledger, fitted, LATE_ROUNDS)
-    if run.checkpoint.round != schedule.num_rounds or not run.checkpoint.finished:
+    is_finished = run.checkpoint.finished and run.checkpoint.round == schedule.num_rounds
+    if not is_finished:
         problems.append(f"{run.checkpoint.round} of {schedule.num_rounds} rounds are done")
-    problems += not_of_the_accepted(ledger, light_state(), run.checkpoint.state)
+    wrongly_averaged = not_of_the_accepted(ledger, light_state(), run.checkpoint.state)
     return Books(
         seed=schedule.seed,
         faults=Counter(
@@ -160,6 +180,8 @@ def _settled(
         num_issued=len(tape.issued),
         num_late=sum(line["verdict"] == "accepted" and line["judged"] > line["round"] for line in ledger),
         is_tls=schedule.is_tls,
-        problems=tuple(problems),
+        is_finished=is_finished,
+        is_replayed=not wrongly_averaged,
+        problems=(*problems, *wrongly_averaged),
         overruns=tuple(seconds - schedule.deadline_seconds for seconds in tape.seconds),
     )

@@ -12,8 +12,10 @@ class Outcome:
         schedule: its name; it can be run again by it.
         num_faults: faults that struck (a random kill may come too late to).
         finished: whether the run reached its last round.
-        identical: whether its models are those of the run without faults, bit for bit; None where they need not be.
+        identical: whether its models are, bit for bit, those of the run without faults, or those that the accepted
+            updates of its ledger average to; None where there are none to compare.
         issued, accepted, rejected, expired: tasks that the finished rounds issued, and how they ended in the ledger.
+        late: how many were accepted in a later round than their own.
         problems: what should not be so; empty = all is explained.
     """
 
@@ -25,12 +27,13 @@ class Outcome:
     accepted: int = 0
     rejected: int = 0
     expired: int = 0
+    late: int = 0
     problems: tuple[str, ...] = ()
 
 
 HEAD = """\
-| Schedules | Runs | Faults | Finished | Bit-identical | Issued | Accepted | Rejected | Expired | Unexplained |
-|---|---|---|---|---|---|---|---|---|---|"""
+| Schedules | Runs | Faults | Finished | Bit-identical | Issued | = accepted | of these late | + rejected | + expired | Unexplained |
+|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
 
 
 def table(families: Mapping[str, Sequence[Outcome]]) -> str:
@@ -49,14 +52,17 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> str:
         f"{sum(o.num_faults for o in outcomes):,}",
         f"{_count(o.finished for o in outcomes):,}",
         same,
-        *(f"{sum(counts):,}" for counts in zip(*(_verdicts(o) for o in outcomes), strict=True)),
+        *_tasks(outcomes),
         f"{_count(bool(o.problems) for o in outcomes):,}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _verdicts(outcome: Outcome) -> tuple[int, int, int, int]:
-    return outcome.issued, outcome.accepted, outcome.rejected, outcome.expired
+def _tasks(outcomes: Sequence[Outcome]) -> list[str]:
+    sums = [
+        sum(c) for c in zip(*((o.issued, o.accepted, o.late, o.rejected, o.expired) for o in outcomes), strict=True)
+    ]
+    return [f"{number:,}" for number in sums] if sums[0] else ["–"] * len(sums)
 
 
 def _count(truths: Iterable[bool | None]) -> int:

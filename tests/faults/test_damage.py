@@ -7,7 +7,7 @@ in the environment, as ``make faults`` does; else a few of them.
 import os
 import shutil
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,9 @@ from server.admission.members import NotEnrolled
 from server.admission.passport import Control
 from server.report import NodeReport, Round
 from server.storage.run_directory import RunDirectory
+from tests.faults import results
 from tests.faults.certificates import granted
+from tests.faults.outcome import Outcome
 
 HEADER_BYTES = 600
 STEP = 1 if os.environ.get("EVERY_FAULT") else 211
@@ -72,10 +74,16 @@ def test_a_damaged_run_goes_on_from_a_sound_state_or_is_refused(
         (folder / name).write_bytes(damage(data, at))
         assert_sound_or_refused(folder, name)
         shutil.rmtree(folder)
+    keep(name, places(data))
 
 
-def places(data: bytes) -> Iterator[int]:
-    yield from range(0, min(len(data), HEADER_BYTES), STEP)
+def keep(name: str, damaged: Sequence[int]) -> None:
+    """That a file was damaged at these bytes, and all went well."""
+    results.keep("damaged files", Outcome(name, len(damaged), finished=True, identical=None))
+
+
+def places(data: bytes) -> range:
+    return range(0, min(len(data), HEADER_BYTES), STEP)
 
 
 def assert_sound_or_refused(folder: Path, name: str) -> None:
@@ -134,6 +142,7 @@ def test_a_damaged_file_of_the_servers_state_is_named_or_made_again(
         assert now.authority.fingerprint == control.authority.fingerprint
         token = parse_token(path.with_name("local-token").read_text(), "the test")
         now.members.enrol(token.secret, "a", "00" * 16)
+    keep(name, places(data))
 
 
 @pytest.mark.parametrize("damage", [CUT, ZEROED])
@@ -146,6 +155,7 @@ def test_a_node_with_a_damaged_identity_goes_on_under_its_name(state_folder_of_t
         with claim("a", 0) as again:
             assert again.name == "a"
             assert again.key == identity.key or f"{path} was damaged" in again.note
+    keep(path.name, places(data))
 
 
 @pytest.mark.parametrize("damage", [CUT, ZEROED])
@@ -159,7 +169,8 @@ def test_a_node_whose_certificate_is_damaged_keeps_its_key_and_so_its_name(
     save_membership(member)
     path = next((state_folder_of_test / "nodes").glob("*/a.pem"))
     data = path.read_bytes()
-    for at in range(0, len(data), STEP):
+    damaged = range(0, len(data), STEP)
+    for at in damaged:
         path.write_bytes(damage(data, at))
         found = load_membership("a", control.authority.fingerprint)
         again = found or salvage_membership("a", authority) or make_membership("a", authority)
@@ -169,3 +180,4 @@ def test_a_node_whose_certificate_is_damaged_keeps_its_key_and_so_its_name(
         elif again.key != member.key:
             with pytest.raises(NotEnrolled, match="the name a belongs to another node: choose one with --name"):
                 granted(control, secret, again)
+    keep(path.name, damaged)
