@@ -43,8 +43,8 @@ class HostileGrid(NodeGrid):
         is_training = bool(messages) and messages[0].metadata.message_type == TRAIN
         hostile = [m for m in messages if is_training and m.metadata.dst_node_id in self._hostile_ids]
         others = [m for m in messages if m not in hostile]
-        honest_answers = self._honest.exchange(round_name, others, deadline_seconds)
-        hostile_answers = self._hostile.exchange(round_name, hostile, deadline_seconds)
+        honest_answers = list(self._honest.exchange(round_name, others, deadline_seconds))
+        hostile_answers = list(self._hostile.exchange(round_name, hostile, deadline_seconds))
         if hostile and others:
             hostile_answers = self._forged(hostile, hostile_answers, honest_answers)
         return [*hostile_answers, *honest_answers]

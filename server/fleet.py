@@ -8,8 +8,9 @@ task of an exchange ends with one answer.
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from flwr.app import Message
@@ -92,16 +93,18 @@ class Fleet(NodeGrid):
         deadline_seconds: float,
         num_enough: int = 0,
         reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
+    ) -> Iterator[Answer]:
         """Issue tasks and wait for updates: until the last has come, its node is gone for good, or time is up."""
+        ended: SimpleQueue[Assignment | None] = SimpleQueue()
 
-        async def exchange() -> list[Assignment]:
+        async def exchange() -> None:
             names = {node.node_id: f"{round_name}/{node.name}" for node in self._roster.seen()}
-            return await self._streams.tasks.exchange(names, messages, deadline_seconds, num_enough, reserve)
+            try:
+                await self._streams.tasks.exchange(names, messages, deadline_seconds, num_enough, reserve, ended.put)
+            finally:
+                self._loop.call_soon(ended.put, None)  # after those that ended with it
 
-        exchanged = self._on_the_link(exchange())[::-1]
-        # One after another, so that never all updates are in memory both as they came and as arrays.
-        return [exchanged.pop().answer() for _ in range(len(exchanged))]
+        return _answers(ended, asyncio.run_coroutine_threadsafe(exchange(), self._loop))
 
     def owe(self, debts: Iterable[Debt]) -> None:
         """See ``NodeGrid``; until this is called, whoever is late has expired."""
@@ -149,3 +152,14 @@ class Fleet(NodeGrid):
         await self._streams.serve(
             lambda *ports: self._ready.set_result(ports), self._stopping, farewell=lambda: self._farewell
         )
+
+
+def _answers(ended: "SimpleQueue[Assignment | None]", exchange: "Future[None]") -> Iterator[Answer]:
+    """What the tasks of an exchange come to, as they end.
+
+    They are read here, one after another and not by the link's thread, so that never all updates are in memory both as
+    they came and as arrays.
+    """
+    while assignment := ended.get():
+        yield assignment.answer()
+    exchange.result()

@@ -109,7 +109,7 @@ class NodeGrid(Grid):
         deadline_seconds: float,
         num_enough: int = 0,
         reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
+    ) -> Iterable[Answer]:
         """Send one message to each destination node and gather answers until all are in or time is up.
 
         Args:
@@ -121,10 +121,11 @@ class NodeGrid(Grid):
             reserve: who takes the places of nodes that vanish. An engine that cannot see that asks none of them.
 
         Returns:
-            One answer for each message that was sent, in no particular order.
+            One answer for each message that was sent, once, in the order in which they come: an engine that can gives
+            the first ones while others are under way.
 
         Raises:
-            Exception: what ``reserve.before`` raised; that task was not sent.
+            Exception: what ``reserve.before`` raised, after the last answer; that task was not sent.
         """
 
     def busy(self) -> list[Node]:

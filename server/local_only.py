@@ -79,7 +79,7 @@ class LocalOnly:
         messages = [self._task(number, node) for node in cohort]
         plan.issue(number, cohort)
         start = time.monotonic()
-        answers = self._grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds)
+        answers = list(self._grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds))
         exchanged = time.monotonic()
         updates, rejected = self._screened(answers, nodes)
         for update in updates:

@@ -11,6 +11,7 @@ from common.arrays import to_record
 from common.models import State
 from common.records import OWN_DATA
 from server import strategies
+from server.arrivals import arrivals
 from server.broadcast import broadcast
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid, Reserve
@@ -19,7 +20,7 @@ from server.phases import split
 from server.plan import Plan
 from server.report import NodeReport, Round
 from server.updates.repeats import Repeats
-from server.updates.screening import Fault, Rejected, Screen, Screened
+from server.updates.screening import Fault, Screen, Screened
 
 
 def rounds(
@@ -51,19 +52,20 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
         for task in strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     }
     budgets = plan.boxes.put_on(tasks.values(), nodes) if plan.boxes else {}
-    base = broadcast(state, plan.broadcast_codec, tasks.values())
+    origin, base = state, broadcast(state, plan.broadcast_codec, tasks.values())
     num_enough = cohort.num_wanted if cohort.num_wanted < len(asked) else 0
     plan.issue(number, asked)
     start = time.monotonic()
-    answers = grid.exchange(
+    coming = grid.exchange(
         f"{plan.run}/{number}",
         [tasks[node.node_id] for node in asked],
         plan.deadline_seconds,
         num_enough=num_enough,
         reserve=Reserve([tasks[n.node_id] for n in standing_by], lambda node_id: plan.issue(number, [nodes[node_id]])),
     )
-    exchanged = time.monotonic()
-    checked, rejected = _checked(answers, nodes, plan.screen, state, base, budgets)
+    answers, checked, rejected, exchanged = arrivals(
+        coming, nodes, lambda reply, node: plan.screen.check(reply, node, origin, budgets.get(node.node_id), base)
+    )
     judged: Sequence[Answer] = answers
     if plan.late:
         judged, nodes, checked, rejected = plan.late.account(number, state, answers, nodes, checked, rejected, budgets)
@@ -169,28 +171,6 @@ def _average(
         )
     averaged = strategies.average(plan.strategy, number, updates, replies, num_malicious)
     return averaged, "the average of the round is not finite"
-
-
-def _checked(
-    answers: Sequence[Answer],
-    nodes: dict[int, Node],
-    screen: Screen,
-    reference: State,
-    base: State,
-    budgets: Mapping[int, int],
-) -> tuple[list[Screened], dict[int, str]]:
-    """Updates that are sound in themselves, in order of arrival, and ``{node_id: reason}`` of the others."""
-    updates: list[Screened] = []
-    rejected: dict[int, str] = {}
-    for answer in answers:
-        if answer.reply is None:
-            continue
-        try:
-            budget = budgets.get(answer.node_id)
-            updates.append(screen.check(answer.reply, nodes[answer.node_id], reference, budget, base))
-        except Rejected as rejection:
-            rejected[answer.node_id] = rejection.reason
-    return updates, rejected
 
 
 def _share(updates: Sequence[Screened], screen: Screen) -> float:

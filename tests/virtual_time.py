@@ -5,6 +5,7 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+PATIENCE_SECONDS = 30.0  # of the world
 Result = TypeVar("Result")
 
 
@@ -29,7 +30,10 @@ class _Impatient(selectors.SelectSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "nothing is due, ever"
+        if timeout is None:  # only a thread can go on from here
+            found = super().select(PATIENCE_SECONDS)
+            assert found, "nothing is due, ever"
+            return found
         self._loop.pass_by(max(0.0, timeout))
         return super().select(0)
 

@@ -10,7 +10,7 @@ from common import fleet_pb2 as pb
 from common.wire import from_update, model_digest, own_config, to_task
 from server.grids import TRAIN, Answer, Debt, Seen
 
-Outcome = tuple[pb.Update, int] | str  # an update and its size in bytes; or why there is none
+Delivered = tuple[pb.Update, int]  # an update, and its size in bytes
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Assignment:
         self._issued_at = self._loop.time()
         self.bytes_down = 0
         self.seen = Seen()
-        self.outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        self.outcome: asyncio.Future[str] = self._loop.create_future()  # why there is no update; '' = it is in
+        self._delivered: Delivered | None = None  # until it was read
+        self.is_updated = False  # whether an update has come that is no error
         self.forfeit: asyncio.TimerHandle | None = None
 
     @property
@@ -53,17 +55,9 @@ class Assignment:
         return self.message.metadata.message_type == TRAIN
 
     @property
-    def is_updated(self) -> bool:
-        """Whether an update has come that is no error."""
-        if not self.outcome.done():
-            return False
-        outcome = self.outcome.result()
-        return not isinstance(outcome, str) and not outcome[0].error
-
-    @property
     def is_forfeited(self) -> bool:
         """Whether it has ended without an answer."""
-        return self.outcome.done() and isinstance(self.outcome.result(), str)
+        return self.outcome.done() and bool(self.outcome.result())
 
     def parcel(self) -> bytes:
         """The message to the node; protobuf merges concatenated messages, so the weights are encoded once."""
@@ -73,13 +67,17 @@ class Assignment:
         self.bytes_down += len(parcel)
         return parcel
 
-    def end(self, outcome: Outcome, seen: Seen = Seen()) -> bool:  # noqa: B008 - a value
+    def end(self, outcome: Delivered | str, seen: Seen = Seen()) -> bool:  # noqa: B008 - a value
         """Settle on an update or a reason, once; whether this was the first. ``seen`` is how the node came to it."""
         if self.outcome.done():
             return False
         self.keep()
         self.seen = replace(seen, ended_at=self._loop.time())
-        self.outcome.set_result(outcome)
+        if isinstance(outcome, str):
+            self.outcome.set_result(outcome)
+        else:
+            self._delivered, self.is_updated = outcome, not outcome[0].error
+            self.outcome.set_result("")
         return True
 
     def forfeit_after(self, seconds: float, reason: str) -> None:
@@ -97,10 +95,11 @@ class Assignment:
         return Debt(self.task, self.node_id, self.shared.model, self.seen.ended_at - self._issued_at)
 
     def answer(self) -> Answer:
-        """What it came to, once it has ended."""
-        outcome, seconds = self.outcome.result(), self.seen.ended_at - self._issued_at
-        if isinstance(outcome, str):
-            return Answer(self.node_id, None, outcome, seconds, self.bytes_down, 0, self.seen)
-        update, size = outcome
+        """What it came to, once it has ended; may be asked once, for the bytes that came are not kept."""
+        reason, seconds = self.outcome.result(), self.seen.ended_at - self._issued_at
+        if reason:
+            return Answer(self.node_id, None, reason, seconds, self.bytes_down, 0, self.seen)
+        assert self._delivered, "it is asked once"
+        (update, size), self._delivered = self._delivered, None
         reply = from_update(update, self.message)
         return Answer(self.node_id, reply, "", seconds, self.bytes_down, size, self.seen)

@@ -1,7 +1,7 @@
 """The tasks of an exchange on the link: issued, issued again, taken in, cancelled; each ends with one answer."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from flwr.app import Message
@@ -31,6 +31,7 @@ class OpenTasks:
         deadline_seconds: float,
         num_enough: int,
         reserve: Reserve,
+        heard: Callable[[Assignment], None] = lambda _: None,
     ) -> list[Assignment]:
         """Issue tasks and wait until all have ended; see ``NodeGrid.exchange``.
 
@@ -40,11 +41,12 @@ class OpenTasks:
             deadline_seconds: counted from now.
             num_enough: how many updates end the exchange; 0 = all.
             reserve: who takes the places of nodes that vanish.
+            heard: told of each task once it has ended.
         """
         clock, standing_by = asyncio.get_running_loop().time, list(reserve.messages)
         deadline = clock() + deadline_seconds
         shared: dict[tuple[int, int], Shared] = {}  # by what messages have in common
-        assignments = [self._issue(names, message, deadline, shared) for message in messages]
+        assignments = [self._issue(names, message, deadline, shared, heard) for message in messages]
         waited_for, num_updates = {assignment.outcome: assignment for assignment in assignments}, 0
         needs_each = bool(num_enough or standing_by)  # to wait for one after another costs more, with many nodes
         while waited_for and (left := deadline - clock()) > 0:
@@ -59,7 +61,7 @@ class OpenTasks:
                 with suppress(TimeoutError):  # a disk that takes longer must not hold up the end of the round
                     async with asyncio.timeout_at(deadline):
                         await asyncio.to_thread(reserve.before, message.metadata.dst_node_id)
-                assignments.append(self._issue(names, message, deadline, shared))
+                assignments.append(self._issue(names, message, deadline, shared, heard))
                 waited_for[assignments[-1].outcome] = assignments[-1]
         is_enough = bool(num_enough) and num_updates >= num_enough
         self._close(assignments, ENOUGH if is_enough else f"no update within {deadline_seconds:g} s")
@@ -111,13 +113,19 @@ class OpenTasks:
         return [assignment for assignment in self._open.values() if assignment.node_id == node.node_id]
 
     def _issue(
-        self, names: Mapping[int, str], message: Message, deadline: float, shared: dict[tuple[int, int], Shared]
+        self,
+        names: Mapping[int, str],
+        message: Message,
+        deadline: float,
+        shared: dict[tuple[int, int], Shared],
+        heard: Callable[[Assignment], None],
     ) -> Assignment:
         """Send a task, named by its node's id, to its node; ``shared`` are the parcels so far."""
         node_id = message.metadata.dst_node_id
         parts = shared_parts(message)
         parcel = shared[parts] = shared.get(parts) or Shared.of(message)
         assignment = Assignment(names[node_id], message, parcel, deadline)
+        assignment.outcome.add_done_callback(lambda _: heard(assignment))
         self._open[assignment.task] = assignment
         if node_id in self._sessions:
             self._sessions[node_id].send(assignment.parcel)

@@ -63,7 +63,7 @@ class Tape(NodeGrid):
         reserve: Reserve = NOBODY,
     ) -> list[Answer]:
         start = time.monotonic()
-        answers = self._fleet.exchange(round_name, messages, deadline_seconds, num_enough, reserve)
+        answers = list(self._fleet.exchange(round_name, messages, deadline_seconds, num_enough, reserve))
         self.seconds.append(time.monotonic() - start)
         asked = [message.metadata.dst_node_id for message in messages]
         standing_by = {message.metadata.dst_node_id for message in reserve.messages}

@@ -55,7 +55,10 @@ def joined(fleet: Fleet, name: str, shard: int) -> Iterator[BareNode]:
 def exchange(
     aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], seconds: float = 60.0
 ) -> Future[list[Answer]]:
-    return aside.submit(fleet.exchange, "run/1", tasks_for(nodes), seconds)
+    """Its answers are in the order of ``nodes``, not in that of their coming."""
+    order = [node.node_id for node in nodes]
+    coming = fleet.exchange("run/1", tasks_for(nodes), seconds)
+    return aside.submit(lambda: sorted(coming, key=lambda answer: order.index(answer.node_id)))
 
 
 def update(task: str, value: float, shard: int = 0) -> pb.FromNode:
@@ -154,7 +157,7 @@ def test_what_is_one_nodes_own_comes_with_what_all_share_which_is_packed_once(
     ]
     messages = [Message(contents[node.shard], node.node_id, "train") for node in (A, B)]
     with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
-        answers = aside.submit(fleet.exchange, "run/1", messages, 60.0)
+        answers = aside.submit(list, fleet.exchange("run/1", messages, 60.0))
         for node, name, steps in ((first, "a", 3), (second, "b", 4)):
             task = node.hear("task")
             content = from_task(task, node_id=1).content
@@ -308,7 +311,7 @@ def test_a_late_update_is_not_counted_in_the_next_round(fleet: Fleet, aside: Thr
         node.hear("task")
         node.hear("cancel")
         shared = [task_message(A, toy_state(1.0))]
-        answers = aside.submit(fleet.exchange, "run/2", shared, 60.0)
+        answers = aside.submit(list, fleet.exchange("run/2", shared, 60.0))
         assert node.hear("task").task == "run/2/a"
         node.say(update("run/1/a", 9.0))
         assert node.hear("verdict").reason == NOT_OPEN
@@ -362,13 +365,13 @@ def test_an_update_that_cannot_be_read_is_an_error_reply(fleet: Fleet, aside: Th
 
 
 def test_an_exchange_with_nobody_is_over_at_once(fleet: Fleet) -> None:
-    assert fleet.exchange("run/1", [], 60.0) == []
+    assert list(fleet.exchange("run/1", [], 60.0)) == []
 
 
 def race(
     aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], num_enough: int, reserve: Reserve = NOBODY
 ) -> Future[list[Answer]]:
-    return aside.submit(fleet.exchange, "run/1", tasks_for(nodes), 60.0, num_enough, reserve)
+    return aside.submit(list, fleet.exchange("run/1", tasks_for(nodes), 60.0, num_enough, reserve))
 
 
 def tasks_for(nodes: Sequence[Node]) -> list[Message]:
