@@ -7,6 +7,7 @@ FedgeError                    what a command reports in one or two lines
     ├── SettingsError         a key, a type or a range in the settings
     ├── DataError             a data set or an image file
     └── RunDirectoryError     a run directory: in use, taken, nothing to resume, unreadable
+        └── RunFinished       all its rounds are done
 
 Outside the tree, for it never ends a command: ``WireError``, raised for bytes that do not hold
 what they claim (see ``common.wire``).
@@ -45,6 +46,10 @@ class DataError(UsageError):
 
 class RunDirectoryError(UsageError):
     """A run directory is in use, taken, unreadable, or holds nothing to resume."""
+
+
+class RunFinished(RunDirectoryError):
+    """All rounds of the run are done, and no more are asked for."""
 
 
 class WireError(ValueError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from common import models
 from common.address import join_address, parse_address
-from common.errors import FedgeError, Interrupted, RunFailed, UsageError
+from common.errors import FedgeError, Interrupted, RunFailed, RunFinished, UsageError
 from common.layers import Layer, load
 from common.settings import Settings, as_yaml
 from common.wire import PROTOCOL_VERSION
@@ -151,30 +151,41 @@ def _on_link(
     with Fleet(settings, roster, model_bytes, console, control) as fleet:
         address = join_address(settings.link.host, fleet.port)
         token = str(control.members.issue(TOKEN_HOURS, reusable=True)) if control else ""
-        with opened(settings, resumed, console, address, token) as run:
-            directory.append(run.path)
-            if control is None:
-                console.notice(INSECURE)
-            try:
-                if settings.link.announce:
-                    with announced(
-                        settings.link.host,
-                        fleet.port,
-                        run=run.path.name,
-                        protocol=PROTOCOL_VERSION,
-                        enrol_port=fleet.enrol_port,
-                        authority=control.authority.fingerprint if control else "",
-                    ) as warning:
-                        if warning:
-                            console.notice(warning)
-                        _conduct_with_nodes(run, fleet, console, stop)
-                else:
+        try:
+            with opened(settings, resumed, console, address, token) as run:
+                directory.append(run.path)
+                if control is None:
+                    console.notice(INSECURE)
+                with _announced(run, fleet, control, console):
                     _conduct_with_nodes(run, fleet, console, stop)
-            except FedgeError as error:
-                fleet.say_farewell(f"the run ended: {error}"[:300], run_done=False)
-                raise
-            assert run.best is not None
-            fleet.say_farewell(f"the run is done, best accuracy {run.best.accuracy:.2%}", run_done=True)
+                assert run.best is not None
+                fleet.say_farewell(f"the run is done, best accuracy {run.best.accuracy:.2%}", run_done=True)
+        except RunFinished:  # who waits for its server since that was killed at the very end is told now
+            fleet.say_farewell("the run is done", run_done=True)
+            raise
+        except FedgeError as error:
+            fleet.say_farewell(f"the run ended: {error}"[:300], run_done=False)
+            raise
+
+
+@contextmanager
+def _announced(run: RunDirectory, fleet: Fleet, control: Control | None, console: Console) -> Iterator[None]:
+    """Let nodes on the local network find the server, if they shall."""
+    link = run.settings.link
+    if not link.announce:
+        yield
+        return
+    with announced(
+        link.host,
+        fleet.port,
+        run=run.path.name,
+        protocol=PROTOCOL_VERSION,
+        enrol_port=fleet.enrol_port,
+        authority=control.authority.fingerprint if control else "",
+    ) as warning:
+        if warning:
+            console.notice(warning)
+        yield
 
 
 def _conduct_with_nodes(run: RunDirectory, fleet: Fleet, console: Console, stop: StopRequest) -> None:

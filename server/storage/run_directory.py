@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from common.errors import RunDirectoryError, RunFailed
+from common.errors import RunDirectoryError, RunFailed, RunFinished
 from common.models import State, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings
@@ -149,7 +149,7 @@ class RunDirectory:
         last = self.checkpoint
         check_same(self.settings, settings, last.round if last else 0)
         if last and last.finished and settings.federation.rounds <= last.rounds_total:
-            raise RunDirectoryError(
+            raise RunFinished(
                 f"{self.path} is finished: {last.round} of {last.rounds_total} rounds are done,"
                 f" so there is nothing to resume; ask for more with --rounds"
             )
