@@ -1,0 +1,135 @@
+"""Worker processes that run a ClientApp for the simulation, each on a pipe of its own."""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+
+import torch
+from flwr.app import Context, Message, RecordDict
+
+from common import fleet_pb2 as pb
+from common.errors import RunFailed
+from common.records import answer, identify
+from common.wire import from_task, to_update
+
+ClientApp = Callable[[Message, Context], Message]
+Work = tuple[bytes, Context]  # a task as it travels on the link, and whose it is
+Done = tuple[bytes, RecordDict]  # the update likewise, and what the node remembers: its next task may go elsewhere
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+class Workers:
+    """``num_workers`` processes. They begin to start at once and import the app, while this one goes on."""
+
+    def __init__(self, client_app: str, num_workers: int) -> None:
+        """``client_app`` is ``module:attribute``."""
+        spawn = multiprocessing.get_context("spawn")
+        # Nothing is ever sent: the writing end is this process's alone, and closed when it ends, however it does.
+        workers_end, self._life = spawn.Pipe(duplex=False)
+        self._pipes: list[Connection] = []
+        self._processes = []
+        resource_tracker.ensure_running()  # its start would let signals through again
+        with _signals_held_back():
+            for _ in range(num_workers):
+                ours, theirs = spawn.Pipe()
+                process = spawn.Process(target=_serve, args=(client_app, theirs, workers_end), daemon=True)
+                process.start()
+                theirs.close()  # so that its end is noticed here
+                self._pipes.append(ours)
+                self._processes.append(process)
+        workers_end.close()
+
+    def run(self, works: Iterable[Work]) -> Iterator[Done]:
+        """Do ``works``, as many at once as there are workers; what comes of each, in their order.
+
+        Raises:
+            RunFailed: a worker died.
+        """
+        waiting = iter(enumerate(works))
+        in_hand: dict[Connection, int] = {}  # one each: two that send to each other would wait for ever
+        done: dict[int, Done] = {}
+        number = 0
+        try:
+            for pipe in self._pipes:
+                _hand_out(pipe, waiting, in_hand)
+            while in_hand or done:
+                if number in done:
+                    yield done.pop(number)
+                    number += 1
+                    continue
+                ready = wait(list(in_hand))
+                for pipe in [each for each in in_hand if each in ready]:
+                    done[in_hand.pop(pipe)] = pipe.recv()
+                    _hand_out(pipe, waiting, in_hand)
+        except (EOFError, OSError):
+            raise RunFailed("a simulation worker died (out of memory?); try fewer with simulation.workers") from None
+
+    def end(self, at_once: bool) -> None:
+        """Wait until the workers are gone; ``at_once``: whatever they have in hand."""
+        if at_once:
+            self._life.close()
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join()
+        self._life.close()
+
+
+def load(client_app: str) -> ClientApp:
+    """The app that ``module:attribute`` names."""
+    module, _, attribute = client_app.partition(":")
+    app: ClientApp = getattr(importlib.import_module(module), attribute)
+    return app
+
+
+def _hand_out(pipe: Connection, waiting: Iterator[tuple[int, Work]], in_hand: dict[Connection, int]) -> None:
+    """Send the next work, if there is one."""
+    for number, work in waiting:
+        pipe.send(work)
+        in_hand[pipe] = number
+        return
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes started meanwhile begin with Ctrl-C and SIGTERM blocked; what comes here comes a moment later."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _serve(client_app: str, pipe: Connection, parents_life: Connection) -> None:
+    """Work until the pipe is closed. Signals to the whole group are the parent's business; its end is the workers'."""
+    os.setpgid(0, 0)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # what has come already is forgotten
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    threading.Thread(target=_end_with, args=(parents_life,), daemon=True).start()
+    torch.set_num_threads(1)
+    app = load(client_app)
+    try:
+        while True:
+            pipe.send(_done(app, *pipe.recv()))
+    except (EOFError, OSError):
+        return  # the parent wants no more
+
+
+def _end_with(parents_life: Connection) -> None:
+    parents_life.poll(None)
+    os._exit(1)
+
+
+def _done(app: ClientApp, parcel: bytes, context: Context) -> Done:
+    identify(run_id=1, node_id=context.node_id)
+    message = from_task(pb.Task.FromString(parcel), context.node_id)
+    return to_update(answer(app, message, context), task="").SerializeToString(), context.state
