@@ -52,10 +52,11 @@ bytes: setup  ## train under every codec likewise, and write the tables into doc
 bench-long: setup  ## count the rounds to 99 % likewise (days; what is finished is kept), and write docs/mcmahan.md
 	@$(RUN) -m benchmarks.mcmahan --jobs $(or $(JOBS),1)
 
-bench: setup  ## measure training, rounds and nodes beside their peers on this machine, half an hour (docs/benchmarks.md)
+bench: $(VENV)/.development  ## measure training, rounds, nodes and simulation beside their peers, an hour (docs/benchmarks.md)
 	@$(RUN) -m benchmarks.local_sgd
 	@$(RUN) -m benchmarks.round_overhead --superlink
 	@$(RUN) -m benchmarks.footprint --repeats 2
+	@$(RUN) -m benchmarks.simulation --peers "$(PEERS)"
 
 proto: $(VENV)/.development  ## generate the link's messages anew from common/fleet.proto
 	@$(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. common/fleet.proto
