@@ -50,6 +50,9 @@ class Nobody:
     def delivered(self, node: str) -> None:
         """Nothing."""
 
+    def notice(self, text: str) -> None:
+        """Nothing."""
+
 
 def serve(settings: Settings, num_nodes: int, num_rounds: int) -> None:
     """Rounds with all of ``num_nodes`` nodes."""

@@ -42,6 +42,8 @@ class Fleet(NodeGrid):
         self._roster = roster
         self._listener = Relay(listener)
         self._changed = threading.Event()
+        if control:
+            control.notice = self._listener.notice
         self._streams = Streams(settings, roster, model_bytes, self._listener, control, self._changed.set)
         self._thread = threading.Thread(target=self._serve, name="link", daemon=True)
         self._ready: Future[tuple[int, int]] = Future()

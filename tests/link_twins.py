@@ -53,6 +53,9 @@ class Diary:
     def delivered(self, node: str) -> None:
         self._write(f"{node} delivered")
 
+    def notice(self, text: str) -> None:
+        self._write(f"notice: {text}")
+
     def wait(self, start: str, times: int = 1) -> None:
         """Until so many lines begin with ``start``."""
         with self._news:

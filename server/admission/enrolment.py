@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,8 +25,9 @@ _LOG = logging.getLogger(__name__)
 class Enrolment:
     """Answers enrolments of one authority and renews what it granted."""
 
-    def __init__(self, authority: Authority, members: Members) -> None:
-        self._authority = authority
+    def __init__(self, authority: Authority, members: Members, complain: Callable[[Exception], None]) -> None:
+        """``complain`` is told why one could not be stored."""
+        self._authority, self._complain = authority, complain
         self.members = members
 
     async def serve(self, _: Any, stream: grpc.aio.ServicerContext[bytes, bytes]) -> None:
@@ -34,10 +36,12 @@ class Enrolment:
             raw: Any = await stream.read()
         try:
             reply = await asyncio.to_thread(self.answer, raw)
-        except (OSError, FedgeError):
-            _LOG.exception("an enrolment could not be stored")
+        except (OSError, FedgeError) as error:
+            self._complain(error)
             # No refusal: that would end a new node, and this passes.
-            await stream.abort(grpc.StatusCode.UNAVAILABLE, "the server cannot store an enrolment now: see its log")
+            await stream.abort(
+                grpc.StatusCode.UNAVAILABLE, "the server cannot store an enrolment now: its terminal says why"
+            )
         outcome = f"refused: {reply.refusal}" if reply.refusal else "granted"
         _LOG.info("enrolment asked for by %s: %s", unquote(stream.peer()).partition(":")[2], outcome)
         await stream.write(reply.SerializeToString())

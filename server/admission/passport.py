@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from common import fleet_pb2 as pb
@@ -17,12 +17,18 @@ _LOG = logging.getLogger(__name__)
 
 
 class Control:
-    """Looks at certificates when nodes join and while they are here."""
+    """Looks at certificates when nodes join and while they are here.
+
+    Attributes:
+        notice: told, once, why who is enrolled cannot be read or kept; must not block.
+    """
 
     def __init__(self, authority: Authority, members: Members) -> None:
         self.authority = authority
         self.members = members
-        self.enrolment = Enrolment(authority, members)
+        self.enrolment = Enrolment(authority, members, self._complain)
+        self.notice: Callable[[str], None] = lambda _: None
+        self._complained = ""
 
     @classmethod
     def open(cls) -> Control:
@@ -67,8 +73,8 @@ class Control:
         except NotEnrolled as reason:
             raise Refused(str(reason), retry=True, enrol=True) from None
         except (UsageError, OSError) as error:
-            _LOG.warning("%s", error)
-            raise Refused("the server cannot read who is enrolled: see its log", retry=True) from None
+            self._complain(error)
+            raise Refused("the server cannot read who is enrolled: its terminal says why", retry=True) from None
         hello.key = peer.key
         return left < timedelta(days=NODE_DAYS / 2)
 
@@ -83,8 +89,10 @@ class Control:
         except TooMany as reason:
             raise Refused(str(reason), retry=True) from None
         except (UsageError, OSError) as error:
-            _LOG.warning("%s", error)
-            raise Refused("the server cannot keep how many examples a node has: see its log", retry=True) from None
+            self._complain(error)
+            raise Refused(
+                "the server cannot keep how many examples a node has: its terminal says why", retry=True
+            ) from None
 
     def revocation(self, name: str, key: str) -> str:
         """Why a node that is here may not stay, or ''."""
@@ -102,3 +110,10 @@ class Control:
             return self.enrolment.renewed(request, name, key)
         except BadRequest:
             return None
+
+    def _complain(self, error: Exception) -> None:
+        """On the terminal as well: where the disk is full the log takes nothing either."""
+        _LOG.warning("%s", error)
+        if str(error) != self._complained:
+            self._complained = str(error)
+            self.notice(f"nodes that enrol or join must wait: {error}")

@@ -28,6 +28,9 @@ class Listener(Protocol):
     def delivered(self, node: str) -> None:
         """A node's update arrived."""
 
+    def notice(self, text: str) -> None:
+        """Something to know that ends no link."""
+
 
 class Relay:
     """A Listener in front of another: it never blocks, and keeps the order of events."""
@@ -54,6 +57,10 @@ class Relay:
     def delivered(self, node: str) -> None:
         """See ``Listener``."""
         self._put(lambda: self._listener.delivered(node))
+
+    def notice(self, text: str) -> None:
+        """See ``Listener``."""
+        self._put(lambda: self._listener.notice(text))
 
     def close(self, seconds: float = 2.0) -> None:
         """Pass on what waits, for ``seconds`` at most."""

@@ -24,6 +24,8 @@ class Silent:
 
     def delivered(self, node: str) -> None: ...
 
+    def notice(self, text: str) -> None: ...
+
 
 class Tape(NodeGrid):
     """A grid in front of a fleet that writes down every task which is issued, and how long each exchange took."""

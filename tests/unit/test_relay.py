@@ -26,6 +26,9 @@ class Slow:
     def delivered(self, node: str) -> None:
         self.heard.append(f"delivered {node}")
 
+    def notice(self, text: str) -> None:
+        self.heard.append(f"notice {text}")
+
 
 def test_events_wait_for_a_listener_that_hangs_and_come_in_order() -> None:
     slow = Slow()
@@ -33,11 +36,12 @@ def test_events_wait_for_a_listener_that_hangs_and_come_in_order() -> None:
     passing.joined("a", 1, "here")
     passing.progress("a", 0.5)
     passing.delivered("a")
+    passing.notice("mind the disk")
     passing.left("a", "done")
     assert slow.heard == []
     slow.go.set()
     passing.close()
-    assert slow.heard == ["joined a 1 here", "progress a 0.5", "delivered a", "left a done"]
+    assert slow.heard == ["joined a 1 here", "progress a 0.5", "delivered a", "notice mind the disk", "left a done"]
 
 
 def test_when_too_many_wait_progress_is_dropped_before_anything_else() -> None:
