@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks import results
 from benchmarks.campaign import marks
-from benchmarks.goal_job import HELD_OUT, GoalJob
+from benchmarks.goal_job import HELD_OUT, TEST, GoalJob
 from benchmarks.mcmahan import MCMAHAN_CAMPAIGN
-from benchmarks.mcmahan_jobs import KINDS, PAPER, ROWS, SEEDS, Kind, job, trial
+from benchmarks.mcmahan_choices import FOUND, KINDS, PAPER, ROWS, TRIALS, Choice, Kind
+from benchmarks.mcmahan_jobs import GROUPS, SEEDS, job, jobs
 from benchmarks.mcmahan_tables import tables
 from benchmarks.results import Result
 from common import mnist, shards
@@ -30,7 +31,7 @@ def keep(asked: GoalJob, accuracies: list[float], **changes: object) -> None:
 
 
 def cells(file: Path, kind: Kind) -> list[str]:
-    table = tables(file.parent, file).split("\n\n")[1 + 2 * KINDS.index(kind)]
+    table = tables(file.parent, file).split("\n\n")[2 + 2 * KINDS.index(kind)]
     [line] = [line for line in table.splitlines() if line.startswith("| 5 | 10 |")]
     return line.strip("| ").split(" | ")[3:]
 
@@ -94,12 +95,40 @@ def test_two_labels_a_node_are_two_pieces_of_300_of_the_sorted_images() -> None:
         assert sorted(np.bincount(piece[part])[np.unique(piece[part])]) == [300, 300]
 
 
-def test_trials_hold_out_5000_training_images_and_never_ask_for_the_test_set() -> None:
-    asked = trial(ROW, "iid", 20)
+@pytest.mark.parametrize(("kind", "choice"), [(kind, choice) for kind in KINDS for choice in TRIALS[kind]])
+def test_a_trial_goes_by_5000_training_images_that_are_held_out(kind: Kind, choice: Choice) -> None:
+    asked = job(choice, kind, 1)
     settings = resolved(asked)
     assert asked.measure == HELD_OUT
     assert shards.num_held_out(600, settings.data.holdout) * 100 == 5_000
-    assert settings.federation.rounds == 20
+    assert settings.simulation.nodes == 100
+
+
+@pytest.mark.parametrize(("kind", "choice"), [(kind, choice) for kind in KINDS for choice in FOUND[kind]])
+def test_what_was_found_is_measured_on_the_test_set_as_the_rows_are(kind: Kind, choice: Choice) -> None:
+    asked = job(choice, kind, 1)
+    settings = resolved(asked)
+    assert asked.measure == TEST
+    assert settings.data.holdout == 0
+    assert (settings.simulation.nodes, settings.federation.fraction) == (100, 0.1)
+
+
+def test_what_was_tried_is_in_the_table_with_its_one_seed(tmp_path: Path) -> None:
+    file, choice = tmp_path / "r.jsonl", TRIALS["iid"][0]
+    keep(job(choice, "iid", 1, file), [0.0, 0.5, *[0.983] * 24])
+    text = tables(tmp_path, file)
+    [line] = [line for line in text[text.index("### What was tried") :].splitlines() if f"| {choice.title} |" in line][
+        :1
+    ]
+    assert line == f"| {choice.title} | 2.0 | > 25 | – | 98.30 % |"  # 0.48 / 0.483 of a round is 0.99
+
+
+def test_every_run_has_a_name_of_its_own_and_first_seeds_come_first() -> None:
+    names = [each.name for each in jobs(GROUPS)]
+    assert len(set(names)) == len(names)
+    num_first = len(ROWS) * len(KINDS) + sum(len(group[kind]) for group in (FOUND, TRIALS) for kind in KINDS)
+    assert all(name.endswith("seed1") for name in names[:num_first])
+    assert not any(name.endswith("seed1") for name in names[num_first:])
 
 
 def test_the_page_has_a_place_for_the_tables() -> None:
