@@ -49,25 +49,33 @@ def _trial(name: str, title: str, *settings: str) -> Choice:
 
 
 _MOMENTUM = ("training.learning_rate=0.02", "training.momentum=0.9")
-_SMALLER = ("training.learning_rate=0.01", "training.momentum=0.9")
-_MOVED = "training.max_shift=1"
+_MOVED = (*_MOMENTUM, "training.max_shift=1")
+_STEADY = (*_MOVED, "strategy.running_average=0.5")
+_DECAY = (*_STEADY, "training.schedule=exponential", "training.schedule_gamma=0.95")
+_LONG = "strategy.running_average=0.9"
 _SERVER = ("strategy.name=fedavgm", "strategy.server_momentum=0.5")
-_DECAY = ("training.schedule=exponential", "training.schedule_gamma=0.95")
-_STEADY = "strategy.running_average=0.5"
+_ADAM = ("training.optimizer=adam", "training.learning_rate=0.001")
 TRIALS: Mapping[Kind, Sequence[Choice]] = {
     "iid": (
         _trial("plain", "plain SGD, rate 0.05"),
         _trial("plain-faster", "plain SGD, rate 0.1", "training.learning_rate=0.1"),
         _trial("momentum", "momentum 0.9, rate 0.02", *_MOMENTUM),
-        _trial("moved", "and images moved by up to 1 pixel", *_MOMENTUM, _MOVED),
-        _trial("moved-twice", "by up to 2 pixels", *_MOMENTUM, "training.max_shift=2"),
-        _trial("average", "1 pixel, and the running average, 0.5", *_MOMENTUM, _MOVED, _STEADY),
-        _trial("decay", "and the rate falls by 5 % a round", *_MOMENTUM, _MOVED, _STEADY, *_DECAY),
-        _trial("server", "and server momentum 0.5", *_MOMENTUM, _MOVED, _STEADY, *_DECAY, *_SERVER),
+        _trial("moved", "+ images moved by up to 1 pixel", *_MOVED),
+        _trial("average", "+ running average 0.5", *_STEADY),
+        _trial("decay", "+ the rate falls by 5 % a round (*)", *_DECAY),
+        _trial("moved-twice", "(*), 2 pixels", *_DECAY, "training.max_shift=2"),
+        _trial("e10", "(*), E = 10", *_DECAY, "training.local_epochs=10"),
+        _trial("server", "(*), server momentum 0.5", *_DECAY, *_SERVER),
+        _trial("adam", "(*), local Adam, rate 0.001", *_DECAY, *_ADAM),
+        _trial("fedadam", "(*), FedAdam", *_DECAY, "strategy.name=fedadam", "strategy.eta=0.01"),
+        _trial("prox", "(*), FedProx, 0.01", *_DECAY, "strategy.name=fedprox"),
     ),
     "two-labels": (
         _trial("plain", "plain SGD, rate 0.05"),
-        _trial("average", "and the running average, 0.5", _STEADY),
+        _trial("average", "+ running average 0.9", _LONG),
+        _trial("moved", "+ images moved by up to 1 pixel (*)", _LONG, "training.max_shift=1"),
+        _trial("server", "(*), server momentum 0.5", _LONG, "training.max_shift=1", *_SERVER),
+        _trial("slower", "(*), rate 0.02", _LONG, "training.max_shift=1", "training.learning_rate=0.02"),
     ),
 }
 _ENOUGH = {"iid": 60, "two-labels": 400}
