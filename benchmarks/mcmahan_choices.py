@@ -78,7 +78,7 @@ TRIALS: Mapping[Kind, Sequence[Choice]] = {
         _trial("slower", "(*), rate 0.02", _LONG, "training.max_shift=1", "training.learning_rate=0.02"),
     ),
 }
-_ENOUGH = {"iid": 60, "two-labels": 400}
+_ENOUGH: Mapping[Kind, int] = {"iid": 60, "two-labels": 400}
 FOUND: Mapping[Kind, Sequence[Choice]] = {
     "iid": (
         Choice("found", "`mcmahan-99`", (), _ENOUGH, "mcmahan-99"),
