@@ -151,8 +151,14 @@ class Entrance:
         return bytes(reply.certificate)
 
     def _stranger(self, place: Place) -> Exception:
+        if is_enrolled_somewhere(self.name):
+            return Closed(
+                f"what answers there is no server that node {self.name} is enrolled with: it shows another CA"
+                " certificate, and is told nothing; to join it all the same, give this node its join token with --token"
+                " or FEDGE_TOKEN"
+            )
         if self.token is None:
-            return self._final(
+            return UsageError(
                 f"node {self.name} is not enrolled with the server at {place.address}: give it a join token once with"
                 " --token or FEDGE_TOKEN; on the server's machine, python -m server token prints one"
             )
@@ -161,7 +167,7 @@ class Entrance:
             " name yours with --server, or get a token from this one"
         )
         # Anyone may announce a server on the local network: that must not end a node that waits for its own.
-        return Closed(problem) if place.source == "network" else self._final(problem)
+        return Closed(problem) if place.source == "network" else UsageError(problem)
 
     def _final(self, problem: str) -> Exception:
         """A node that some server has enrolled goes on looking for it; a new one needs a person."""

@@ -25,17 +25,27 @@ class Federation:
     """One run in a folder of its own; its state folder shares the unpacked MNIST of ``cache``."""
 
     def __init__(
-        self, nursery: Nursery, folder: Path, cache: Path, rounds: int = ROUNDS, nodes: tuple[str, ...] = NODES
+        self,
+        nursery: Nursery,
+        folder: Path,
+        cache: Path,
+        rounds: int = ROUNDS,
+        nodes: tuple[str, ...] = NODES,
+        settings: tuple[str, ...] = (),
+        port: int = 0,
     ) -> None:
+        """``settings`` come on top of the usual ones; ``port`` is the server's, 0 = any that is free."""
         shutil.rmtree(folder, ignore_errors=True)
-        (folder / "state").mkdir(mode=0o700, parents=True)
-        (folder / "state" / "cache").symlink_to(cache)
-        self.folder = folder
+        self.folder, self.state = folder, folder / "state"
+        self.state.mkdir(mode=0o700, parents=True)
+        (self.state / "cache").symlink_to(cache)
+        self.least_fit_seconds = 0.0  # of what is started from now on
         self.run = folder / "runs" / "run"
         self.pids: dict[str, int] = {}
         self._nursery = nursery
-        self._rounds, self._nodes = rounds, nodes
-        self._port = free_ports()
+        self._rounds, self._nodes, self._settings = rounds, nodes, (*SETTINGS, *settings)
+        self.port = port or free_ports()
+        self.ports = dict.fromkeys(nodes, self.port)  # where each node looks for the server
 
     def start(
         self, who: str, fault: Fault | None = None, record: Path | None = None, kill_after_seconds: float | None = None
@@ -43,9 +53,9 @@ class Federation:
         """Start ``server`` or a node, with the same command every time."""
         package = "server" if who == "server" else "client"
         words = self._server_words() if who == "server" else self._client_words(who)
-        state = {"FEDGE_STATE_DIR": str(self.folder / "state")}
+        environment = {"FEDGE_STATE_DIR": str(self.state), "LEAST_FIT_SECONDS": str(self.least_fit_seconds)}
         self.pids[who] = self._nursery.start(
-            package, words, self.folder / f"{who}.txt", state, fault, record, kill_after_seconds
+            package, words, self.folder / f"{who}.txt", environment, fault, record, kill_after_seconds
         )
 
     def wait(self, who: str, seconds: float = PATIENCE_SECONDS) -> int | None:
@@ -86,15 +96,16 @@ class Federation:
 
     def _server_words(self) -> list[str]:
         return [
-            *("--json", "--host", "127.0.0.1", "--port", str(self._port), "--rounds", str(self._rounds)),
+            *("--json", "--host", "127.0.0.1", "--port", str(self.port), "--rounds", str(self._rounds)),
             *("--out", str(self.run.parent), "--name", self.run.name, "--resume"),
             *("--clients", str(len(self._nodes)), "--set", f"federation.min_nodes={len(self._nodes)}"),
-            *(word for setting in SETTINGS for word in ("--set", setting)),
+            *(word for setting in self._settings for word in ("--set", setting)),
         ]
 
     def _client_words(self, name: str) -> list[str]:
         shard = str(self._nodes.index(name))
-        return ["--once", "--shard", shard, "--name", name, "--server", f"127.0.0.1:{self._port}"]
+        server, enrol_port = f"127.0.0.1:{self.ports[name]}", f"link.enrol_port={self.port + 1}"
+        return ["--once", "--shard", shard, "--name", name, "--server", server, "--set", enrol_port]
 
 
 def free_ports() -> int:
