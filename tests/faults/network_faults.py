@@ -143,7 +143,7 @@ class Weathermaker:
             case "freeze":
                 node.thawed.clear()
             case "straggle":
-                node.linger_seconds = self._deadline_seconds * (0.5 + size)
+                node.linger_seconds = self._deadline_seconds * (0.5 + 2 * size)
             case "clock jump":
                 clock.jump(DAY_SECONDS * (1 if size < 0.5 else -1))
 

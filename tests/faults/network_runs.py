@@ -73,8 +73,8 @@ class Books:
 def keep_books(schedule: Schedule, folder: Path, clock: JumpingClock, control: Control) -> Books:
     """Do the run that ``schedule`` describes, and settle its accounts; over TLS, ``control`` knows its nodes."""
     settings = link_settings(
-        link_beat_seconds=0.1,
-        link_silence_seconds=0.3,
+        link_beat_seconds=0.25,
+        link_silence_seconds=1.0,
         federation_rejoin_seconds=0.6,
         federation_rounds=schedule.num_rounds,
         federation_late_rounds=LATE_ROUNDS,
