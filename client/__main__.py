@@ -78,13 +78,14 @@ def _live(arguments: argparse.Namespace, settings: Settings) -> int:
         own_data = None if arguments.data is None else str(Path(arguments.data).expanduser().resolve())
         if own_data is None:
             mnist.load_labels("train")  # data that cannot be used ends this node here, not every round it is in
+        hello = make_hello(identity, arguments.shard, own_data, settings, num_threads)
         entrance = None
         if settings.link.insecure:
             display.tell("the link is plaintext (link.insecure): whoever is on the network can listen and change it")
         else:
-            entrance = Entrance(identity.name, token, settings.link.enrol_port, display.tell)
+            entrance = Entrance(identity.name, token, settings.link.enrol_port, display.tell, hello.own_examples)
         node = Node(
-            hello=make_hello(identity, arguments.shard, own_data, settings, num_threads),
+            hello=hello,
             own_data=own_data,
             find=lambda: find_server(
                 arguments.server,

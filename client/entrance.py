@@ -42,12 +42,14 @@ class Entrance:
         token: the join token that a person gave, None = none.
         enrol_port: where servers enrol nodes, 0 = as announced, else the port after the link's.
         tell: a line for a person.
+        own_examples: how many the node has of its own; 0 = it trains on a shard.
     """
 
     name: str
     token: Token | None
     enrol_port: int
     tell: Callable[[str], None]
+    own_examples: int = 0
     _current: Membership | None = None
     _doubtful: set[str] = field(default_factory=set)  # CAs whose servers turned our certificate down
 
@@ -133,7 +135,12 @@ class Entrance:
         address = join_address(place.host, port)
         options = (("grpc.ssl_target_name_override", SERVER_NAME), ("grpc.enable_retries", 0))
         credentials = grpc.ssl_channel_credentials(root_certificates=member.authority)
-        asked = pb.EnrolRequest(protocol_version=PROTOCOL_VERSION, secret=token.secret, request=member.request())
+        asked = pb.EnrolRequest(
+            protocol_version=PROTOCOL_VERSION,
+            secret=token.secret,
+            request=member.request(),
+            own_examples=self.own_examples,
+        )
         with grpc.secure_channel(address, credentials, options=options) as channel:
             call = channel.unary_unary(
                 ENROL, request_serializer=pb.EnrolRequest.SerializeToString, response_deserializer=_reply

@@ -7,14 +7,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrolRequest(_message.Message):
-    __slots__ = ("protocol_version", "secret", "request")
+    __slots__ = ("protocol_version", "secret", "request", "own_examples")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SECRET_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    OWN_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     secret: str
     request: bytes
-    def __init__(self, protocol_version: _Optional[int] = ..., secret: _Optional[str] = ..., request: _Optional[bytes] = ...) -> None: ...
+    own_examples: int
+    def __init__(self, protocol_version: _Optional[int] = ..., secret: _Optional[str] = ..., request: _Optional[bytes] = ..., own_examples: _Optional[int] = ...) -> None: ...
 
 class EnrolReply(_message.Message):
     __slots__ = ("certificate", "refusal")

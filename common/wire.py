@@ -19,7 +19,7 @@ from common.codecs import NAMES, PLAIN
 from common.errors import WireError
 from common.records import OWN, UNREADABLE_CODE, error_reply
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 JOIN = "/fedge.v1.Fleet/Join"  # the link's one method, as gRPC addresses it
 ENROL = "/fedge.v1.Enrolment/Enrol"
 MAX_HELLO_BYTES = 16 * 1024  # and the most that an enrolment may hold

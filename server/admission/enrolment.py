@@ -80,5 +80,5 @@ class Enrolment:
             )
         self.members.check_secret(asked.secret)  # before anything else of a stranger's is looked at
         name, public = parse_request(asked.request)
-        self.members.enrol(asked.secret, name, key_id(public))
+        self.members.enrol(asked.secret, name, key_id(public), asked.own_examples)
         return pb.EnrolReply(certificate=self._authority.sign_node(name, public))

@@ -38,7 +38,7 @@ class NotEnrolled(ValueError):
 
 
 class TooMany(ValueError):
-    """A node has more examples of its own than it said at first; the text is the reason that it is told."""
+    """A node has more examples of its own than it said when it enrolled; the text is the reason that it is told."""
 
 
 class Revoked(NotEnrolled):
@@ -67,7 +67,7 @@ class Member(_Record):
     token: str  # the id of the token it came with
     enrolled: float  # seconds since 1970
     revoked: bool = False
-    own_examples: int = 0  # the most that it may have of its own: what it said first; 0 = nothing yet
+    own_examples: int | None = None  # the most that it may have of its own; None = what it says when it joins next
 
 
 class _Content(_Record):
@@ -134,8 +134,10 @@ class Members:
                 return known
         raise NotEnrolled("the server does not know this join token: python -m server token issues another")
 
-    def enrol(self, secret: str, name: str, key: str) -> None:
+    def enrol(self, secret: str, name: str, key: str, own_examples: int = 0) -> None:
         """Make the holder of ``key`` the node called ``name``; the same one may ask again.
+
+        ``own_examples`` is the most that it may have of its own from then on, whatever it says when it asks again.
 
         Raises:
             NotEnrolled: the token is spent or unknown, the name is another node's, or the key was revoked.
@@ -159,8 +161,8 @@ class Members:
                 raise NotEnrolled(f"this server has {MAX_NODES} nodes already")
             if not token.reusable:
                 token.used_by = key
-            own_examples = known.own_examples if known and known.key == key else 0
-            content.nodes[name] = Member(key=key, token=token_id, enrolled=self._clock(), own_examples=own_examples)
+            most = known.own_examples if known and known.key == key else own_examples
+            content.nodes[name] = Member(key=key, token=token_id, enrolled=self._clock(), own_examples=most)
 
     def check(self, name: str, key: str) -> None:
         """Whether a certificate for this name and key still counts.
@@ -176,19 +178,19 @@ class Members:
             raise NotEnrolled(f"node {name} is not enrolled with this server (any more): enrol it with a join token")
 
     def declare(self, name: str, num_examples: int) -> None:
-        """Hold a node to the count of its own examples that it declared first, which binds it from then on.
+        """Hold a node to the count of its own examples that it enrolled with, or to this one if it is to say it anew.
 
         Raises:
             TooMany: it declares more now.
         """
-        if (known := self._content().nodes.get(name)) and not known.own_examples:
+        if (known := self._content().nodes.get(name)) and known.own_examples is None:
             with self._change() as content:
                 known = content.nodes[name]
-                known.own_examples = known.own_examples or num_examples
-        if known and num_examples > known.own_examples:
+                known.own_examples = num_examples if known.own_examples is None else known.own_examples
+        if known and num_examples > (known.own_examples or 0):
             raise TooMany(
-                f"{num_examples} examples of its own, and node {name} said {known.own_examples} when it first joined"
-                f" with them: python -m server recount {name} on the server's machine lets it say anew"
+                f"{num_examples} examples of its own, and node {name} said {known.own_examples or 'none'} when it"
+                f" enrolled: python -m server recount {name} on the server's machine lets it say anew"
             )
 
     def recount(self, name: str) -> None:
@@ -198,7 +200,7 @@ class Members:
             UsageError: no such node is enrolled.
         """
         with self._change() as content:
-            _enrolled(content, name, "counted anew").own_examples = 0
+            _enrolled(content, name, "counted anew").own_examples = None
 
     def revoke(self, name: str) -> bool:
         """Shut a node out for good, with the token it came with; whether that token let others in as well.

@@ -79,7 +79,7 @@ class Control:
         return left < timedelta(days=NODE_DAYS / 2)
 
     def declare(self, name: str, own_examples: int) -> None:
-        """Hold a node to the first count of its own examples.
+        """Hold a node to the count of its own examples that it enrolled with.
 
         Raises:
             Refused: it says more now, or the count cannot be kept.

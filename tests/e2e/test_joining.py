@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.admission.passport import Control
 from tests.e2e.processes import LONG, ROOT, TINY, Federation, Process, Server, as_flags, free_port
 
 LEAVES_WITHIN_SECONDS = 5.0
@@ -93,6 +94,7 @@ def test_a_node_with_its_own_images_joins_over_ipv6(federation: Federation, tmp_
     assert [server.exit_code(), node.exit_code()] == [0, 0], (server, node)
     assert server.wait_event("started")["address"] == f"[::1]:{server.port}"
     assert server.wait_event("joined", node="own")["shard"] == -1
+    assert Control.open().members.nodes()["own"].own_examples == 40  # declared when it enrolled
     assert [line for line in node.out if f"joined [::1]:{server.port} as own with its own data" in line]
     # 40 examples beside the 60,000 of MNIST
     assert server.wait_event("round_done", round=1)["share_of_data"] == 40 / 60_040

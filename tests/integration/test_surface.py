@@ -73,9 +73,10 @@ def fleet(control: Control, diary: Diary) -> Iterator[Fleet]:
         assert isinstance(first_word(fleet, hello("honest", shard=2, key=""), enrolled(fleet, "honest")), pb.Welcome)
 
 
-def enrolled(fleet: Fleet, name: str) -> Membership:
+def enrolled(fleet: Fleet, name: str, own_examples: int = 0) -> Membership:
     told: list[str] = []
-    return Entrance(name, None, 0, told.append).enter(Place("127.0.0.1", fleet.port, "the test names it", "flag"))
+    place = Place("127.0.0.1", fleet.port, "the test names it", "flag")
+    return Entrance(name, None, 0, told.append, own_examples).enter(place)
 
 
 def first_word(fleet: Fleet, said: pb.Hello, shown: Membership) -> object:
@@ -160,20 +161,24 @@ def test_the_key_that_a_hello_claims_counts_for_nothing(fleet: Fleet, diary: Dia
 
 
 def test_a_node_cannot_make_itself_heavier_by_saying_that_it_has_more(fleet: Fleet, control: Control) -> None:
-    shown = enrolled(fleet, "a")
+    shown = {name: enrolled(fleet, name, own_examples) for name, own_examples in (("a", 50), ("b", 0), ("c", 200_000))}
 
-    def joins_with(own_examples: int) -> object:
-        return first_word(fleet, hello("a", own_examples=own_examples, key=""), shown)
+    def joins_with(own_examples: int, name: str = "a") -> object:
+        return first_word(fleet, hello(name, own_examples=own_examples, key=""), shown[name])
 
-    refused = joins_with(200_000)  # over federation.max_own_examples, so it binds nobody
-    assert isinstance(refused, pb.Refusal)
     assert isinstance(joins_with(50), pb.Welcome)
-    more = joins_with(51)
-    assert isinstance(more, pb.Refusal)
-    assert more.reason.startswith("51 examples of its own, and node a said 50 when it first joined with them")
-    assert more.retry
-    control.members.recount("a")
-    assert isinstance(joins_with(51), pb.Welcome)
+    for name, said in (("a", "50"), ("b", "none")):
+        more = joins_with(51, name)
+        assert isinstance(more, pb.Refusal)
+        assert more.reason.startswith(f"51 examples of its own, and node {name} said {said} when it enrolled: ")
+        assert more.retry
+        control.members.recount(name)
+        refused = joins_with(200_000, name)  # over federation.max_own_examples, so it binds nobody
+        assert isinstance(refused, pb.Refusal)
+        assert isinstance(joins_with(51, name), pb.Welcome)
+    over = joins_with(200_000, "c")
+    assert isinstance(over, pb.Refusal)
+    assert over.reason.endswith("this server takes 1 to 100000 (federation.max_own_examples)")
 
 
 def test_a_certificate_that_nobody_enrolled_is_refused(fleet: Fleet, control: Control) -> None:

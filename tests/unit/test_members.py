@@ -45,18 +45,18 @@ def test_a_one_time_token_lets_one_node_in_and_that_one_again(members: Members) 
     assert list(members.nodes()) == ["a"]
 
 
-def test_the_first_count_of_own_examples_binds_until_the_operator_says_otherwise(members: Members) -> None:
+def test_the_count_of_own_examples_at_enrolment_binds_until_the_operator_says_otherwise(members: Members) -> None:
     token = members.issue(24, reusable=True)
-    members.enrol(token.secret, "a", "key-a")
+    members.enrol(token.secret, "a", "key-a", 50)
     for num_examples in (50, 40, 50):  # fewer are no harm
         members.declare("a", num_examples)
     with pytest.raises(TooMany) as error:
         members.declare("a", 51)
     assert str(error.value) == (
-        "51 examples of its own, and node a said 50 when it first joined with them: python -m server recount a on the"
-        " server's machine lets it say anew"
+        "51 examples of its own, and node a said 50 when it enrolled: python -m server recount a on the server's"
+        " machine lets it say anew"
     )
-    members.enrol(token.secret, "a", "key-a")  # again, with the same key
+    members.enrol(token.secret, "a", "key-a", 70)  # again, with the same key
     with pytest.raises(TooMany):
         members.declare("a", 51)
     members.recount("a")
@@ -66,10 +66,21 @@ def test_the_first_count_of_own_examples_binds_until_the_operator_says_otherwise
     assert members.nodes()["a"].own_examples == 60
 
 
+def test_a_node_that_enrolled_without_data_of_its_own_is_told_what_to_do_once_it_has_some(members: Members) -> None:
+    members.enrol(members.issue(24, reusable=True).secret, "a", "key-a")
+    with pytest.raises(TooMany) as error:
+        members.declare("a", 51)
+    assert str(error.value) == (
+        "51 examples of its own, and node a said none when it enrolled: python -m server recount a on the server's"
+        " machine lets it say anew"
+    )
+    members.recount("a")
+    members.declare("a", 51)
+
+
 def test_a_name_that_is_enrolled_anew_with_another_key_is_another_node(members: Members) -> None:
     for key, num_examples in (("key-1", 50), ("key-2", 70)):
-        members.enrol(members.issue(24, reusable=False).secret, "a", key)
-        members.declare("a", num_examples)
+        members.enrol(members.issue(24, reusable=False).secret, "a", key, num_examples)
         assert members.nodes()["a"].own_examples == num_examples
         members.revoke("a")
     with pytest.raises(UsageError, match="no node called 'a' is enrolled, so none can be counted anew; enrolled: none"):
