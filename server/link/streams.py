@@ -77,6 +77,9 @@ class Streams:
             session.finish(farewell())
         await asyncio.sleep(0)  # let streams that have nothing left to say end by themselves
         await doors.stop(grace=2)
+        # Calls that were cut off still have to end: a loop that closes over them shows each as a traceback.
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(rest, timeout=1)
 
     def tell(self, node_id: int, verdict: pb.Verdict) -> None:
         """Tell a node what became of its update, now or when it is back."""
