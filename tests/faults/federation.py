@@ -1,13 +1,12 @@
 """A server and two nodes that a nursery starts, and starts again when a fault has ended them."""
 
 import json
-import random
 import shutil
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.processes import free_port
 from tests.faults.injector import Fault
 from tests.faults.nursery import Nursery
 
@@ -44,7 +43,7 @@ class Federation:
         self.pids: dict[str, int] = {}
         self._nursery = nursery
         self._rounds, self._nodes, self._settings = rounds, nodes, (*SETTINGS, *settings)
-        self.port = port or free_ports()
+        self.port = port or free_port()
         self.ports = dict.fromkeys(nodes, self.port)  # where each node looks for the server
 
     def start(
@@ -106,19 +105,6 @@ class Federation:
         shard = str(self._nodes.index(name))
         server, enrol_port = f"127.0.0.1:{self.ports[name]}", f"link.enrol_port={self.port + 1}"
         return ["--once", "--shard", shard, "--name", name, "--server", server, "--set", enrol_port]
-
-
-def free_ports() -> int:
-    """A port of loopback, free as the one after it is; not of those that the system gives to connections."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000, 2)
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind(("127.0.0.1", port))
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 def kill(pid: int) -> None:

@@ -54,6 +54,8 @@ def main() -> int:
     print(table({name: some for name, some in families.items() if some}), kinds(books), sep="\n")
     print(f"{time.monotonic() - start:.0f} s")
     results.keep_figure("Faults of the network, by kind", kinds(books))
+    longest = f"{max(each.back_seconds for each in books):.1f} s"
+    results.keep_figure("Longest until all nodes answered once the network carried again", longest)
     return int(any(each.problems for each in books))
 
 

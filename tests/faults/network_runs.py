@@ -32,10 +32,11 @@ from tests.faults.light_nodes import NUM_EXAMPLES, LightNode, light_state
 from tests.faults.network_faults import JumpingClock, Schedule, Weathermaker
 from tests.faults.outcome import Outcome
 from tests.faults.tape import Silent, Tape
-from tests.link_twins import PATIENCE_SECONDS, link_settings
+from tests.link_twins import link_settings
 
 EVALUATION = Evaluation(loss=0.5, accuracy=0.5)
 LATE_ROUNDS = 2
+PATIENCE_SECONDS = 600.0  # for nodes to come: a machine may leave this process a few hundredths of a core
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Books:
     is_replayed: bool  # whether the last model is what the accepted updates average to, bit for bit
     problems: tuple[str, ...]  # empty, or a promise was broken
     overruns: tuple[float, ...]  # seconds that each round went on beyond its deadline; below 0 = it was done before
+    back_seconds: float  # from when all lines carried again until all nodes had answered
 
     @property
     def outcome(self) -> Outcome:
@@ -99,9 +101,11 @@ def keep_books(schedule: Schedule, folder: Path, clock: JumpingClock, control: C
         held.callback(weather.clear)
         run.begin(light_state(), EVALUATION)
         problems = _train(schedule, tape, run, weather, clock)
+        clear_at = time.monotonic()
         problems += _out_of_reach(tape, names)
+        back_seconds = time.monotonic() - clear_at
         fitted = {place for node in nodes for place in node.fitted}
-    return _settled(schedule, run, tape, fitted, problems)
+    return _settled(schedule, run, tape, fitted, problems, back_seconds)
 
 
 def light_bytes() -> int:
@@ -160,7 +164,12 @@ def _gathered(tape: Tape, num_nodes: int, seconds: float) -> list[Node]:
 
 
 def _settled(
-    schedule: Schedule, run: RunDirectory, tape: Tape, fitted: set[tuple[int, int]], problems: list[str]
+    schedule: Schedule,
+    run: RunDirectory,
+    tape: Tape,
+    fitted: set[tuple[int, int]],
+    problems: list[str],
+    back_seconds: float,
 ) -> Books:
     ledger = read_json_lines(run.path / LEDGER)
     assert run.checkpoint is not None, "the run was begun"
@@ -184,4 +193,5 @@ def _settled(
         is_replayed=not wrongly_averaged,
         problems=(*problems, *wrongly_averaged),
         overruns=tuple(seconds - schedule.deadline_seconds for seconds in tape.seconds),
+        back_seconds=back_seconds,
     )

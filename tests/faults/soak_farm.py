@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.state import state_dir
-from tests.faults.federation import free_ports
+from tests.e2e.processes import free_port
 from tests.faults.nursery import Nursery
 from tests.faults.vital_signs import Life, Trend
 
@@ -35,7 +35,7 @@ class Farm:
     def __init__(self, nursery: Nursery, folder: Path, num_nodes: int) -> None:
         self.nodes = [f"n{number}" for number in range(num_nodes)]
         self.run = folder / "runs" / "soak"
-        self._nursery, self._folder, self._port = nursery, folder, free_ports()
+        self._nursery, self._folder, self._port = nursery, folder, free_port()
         (folder / "state").mkdir(mode=0o700, parents=True)
         (folder / "state" / "cache").symlink_to(state_dir() / "cache")
         self._pids: dict[str, int] = {}

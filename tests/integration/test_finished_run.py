@@ -19,13 +19,13 @@ from server.opening import opened
 from server.report import Round
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory
-from tests.faults.federation import free_ports
+from tests.e2e.processes import free_port
 from tests.link_twins import PATIENCE_SECONDS, BareNode, hello, link_settings
 
 
 def test_a_resumed_server_tells_that_the_run_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was killed after it had saved the end of the run, before it told its nodes. One is back already."""
-    settings = link_settings(link_port=free_ports(), link_insecure=True, link_announce=False, federation_rounds=1)
+    settings = link_settings(link_port=free_port(), link_insecure=True, link_announce=False, federation_rounds=1)
     state = models.initial_state(settings.model.name, 1)
     with RunDirectory.create(tmp_path, "run", settings) as run:
         run.begin(state, Evaluation(2.3, 0.1))
