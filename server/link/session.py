@@ -11,20 +11,31 @@ from google.protobuf.message import DecodeError
 
 from common import fleet_pb2 as pb
 from server.grids import Node, Seen
+from server.link.sends import Sends
 
+BEAT = pb.ToNode(beat=pb.Beat())
 MAX_WAITING = 64  # messages; a node that reads so slowly that this many wait is gone
 
 
 class Session:
     """A joined node's link, used from the link's thread alone."""
 
-    def __init__(self, node: Node, stream: "grpc.aio.ServicerContext[bytes, bytes]", key: str) -> None:
+    def __init__(
+        self,
+        node: Node,
+        stream: "grpc.aio.ServicerContext[bytes, bytes]",
+        key: str,
+        sends: Sends,
+        beat_seconds: float,
+    ) -> None:
+        """What is large waits for a turn of ``sends``; every ``beat_seconds`` meanwhile, the node is shown a beat."""
         self.node = node
         self.key = key
         self.has_renewed = False  # its certificate, on this link
         self.said_farewell = False
         self._stream = stream
-        self._outbox: asyncio.Queue[Callable[[], bytes] | None] = asyncio.Queue()
+        self._sends, self._beat_seconds = sends, beat_seconds
+        self._outbox: asyncio.Queue[pb.ToNode | Callable[[], bytes] | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._last_heard = self._loop.time()
@@ -53,11 +64,11 @@ class Session:
         return self._outbox.empty()
 
     def send(self, message: pb.ToNode | Callable[[], bytes]) -> None:
-        """Queue a message; one that is large is better made when its turn comes."""
+        """Queue a message; one that is large is made when its turn comes."""
         if self._outbox.qsize() >= MAX_WAITING:
             self.end("it does not read what it is sent")
             return
-        self._outbox.put_nowait(message.SerializeToString if isinstance(message, pb.ToNode) else message)
+        self._outbox.put_nowait(message)
 
     def cancel(self, task: str, reason: str) -> None:
         """Tell the node to drop a task; until it says that it has, it is not free."""
@@ -124,8 +135,14 @@ class Session:
             pass
         return "the server said farewell"
 
-    async def _write_one(self, make: Callable[[], bytes] | None) -> bool:
+    async def _write_one(self, queued: pb.ToNode | Callable[[], bytes] | None) -> bool:
         """Write what was queued, and keep no copy of it; False = that was all."""
-        if make is not None:
-            await self._stream.write(make())
-        return make is not None
+        if isinstance(queued, pb.ToNode):
+            await self._stream.write(queued.SerializeToString())
+        elif queued is not None:
+            async with self._sends.turn(self._beat_seconds, self._show_life):
+                await self._stream.write(queued())
+        return queued is not None
+
+    async def _show_life(self) -> None:
+        await self._stream.write(BEAT.SerializeToString())

@@ -20,7 +20,8 @@ from server.link.doors import bind
 from server.link.open_tasks import OpenTasks
 from server.link.relay import Listener
 from server.link.roster import Refused, Roster
-from server.link.session import Session
+from server.link.sends import Sends
+from server.link.session import BEAT, Session
 
 _LOG = logging.getLogger(__name__)
 OVERSIZE_BYTES = 16 * 1024 * 1024  # so far above what is allowed a message is still read, to say how large it is
@@ -48,6 +49,7 @@ class Streams:
         self._num_shards = settings.data.num_shards
         self._roster = roster
         self._max_message_bytes = 2 * model_bytes + MAX_SIGNAL_BYTES
+        self._sends = Sends(model_bytes)
         self._listener = listener
         self._changed = changed
 
@@ -90,14 +92,13 @@ class Streams:
 
     async def pulse(self) -> None:
         """Show every node that the server lives; end links whose node does not."""
-        beat = pb.ToNode(beat=pb.Beat())
         while True:
             await asyncio.sleep(self._link.beat_seconds)
             for session in list(self.sessions.values()):
                 if session.silent_seconds > self._link.silence_seconds:
                     session.end(f"silent for {self._link.silence_seconds:g} s")
                 elif session.is_drained:
-                    session.send(beat)
+                    session.send(BEAT)
 
     async def _shut_out_the_revoked(self) -> None:
         while self._control:
@@ -120,7 +121,7 @@ class Streams:
             return
         except (TimeoutError, WireError):
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
-        session = Session(node, stream, hello.key)
+        session = Session(node, stream, hello.key, self._sends, self._link.beat_seconds)
         former = self.sessions.get(node.node_id)
         if former:
             former.end("the same node joined anew")
