@@ -146,7 +146,7 @@ def average(
     # Some of Flower's strategies mix in a NumPy float64: their arrays come out twice as wide.
     averaged = to_state(arrays)
     state = {name: averaged[name].to(torch.float32) for name in names}
-    if all(bool(value.isfinite().all()) for value in state.values()):
+    if all(np.isfinite(value.numpy()).all() for value in state.values()):
         return state
     _forget(strategy)
     restore(strategy, before, state)
