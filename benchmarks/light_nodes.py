@@ -16,7 +16,6 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -33,6 +32,8 @@ from common.models import copy_state
 from common.records import Update, read_task, update_record
 
 HOST = "127.0.0.1"
+AT_ONCE = 8  # nodes that join: all of them together would miss their handshakes' deadlines, again and again
+LISTEN_SECONDS = 2.0  # a thousand nodes that look as often as one may would keep a core busy
 
 
 def light_app(shard: int) -> ClientApp:
@@ -69,15 +70,18 @@ class Crowd:
         self._settings = load()
         self._stopping = threading.Event()
         self._joined, self._count = 0, count
-        self._lock = threading.Lock()
+        self._news = threading.Condition()
         self._threads = [threading.Thread(target=self._live, args=(number,)) for number in range(first, first + count)]
 
     def live(self) -> None:
         """Until a signal, or until all have left."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stopping.set())
-        for thread in self._threads:
-            thread.start()
+        with self._news:
+            for num_started, thread in enumerate(self._threads, 1):
+                thread.start()
+                while self._joined + AT_ONCE <= num_started and not self._stopping.is_set():
+                    self._news.wait(LISTEN_SECONDS)
         for thread in self._threads:
             thread.join()
 
@@ -93,14 +97,16 @@ class Crowd:
             show_progress=lambda _: None,
             entrance=Entrance(name, None, 0, lambda _: None),
             app=light_app(number),
+            listen_seconds=LISTEN_SECONDS,
         )
         with suppress(Stopped):
             node.live()
 
     def _hear(self, line: str) -> None:
         if line.startswith("joined"):
-            with self._lock:
+            with self._news:
                 self._joined += 1
+                self._news.notify()
                 if self._joined == self._count:
                     print("joined", flush=True)
 
@@ -111,7 +117,6 @@ def main() -> None:
     for flag in ("--first", "--count", "--port"):
         parser.add_argument(flag, type=int, required=True)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
     Crowd(asked.first, asked.count, asked.port).live()
 
 

@@ -1,4 +1,4 @@
-"""Processes of a benchmark: one thread each, a state folder of their own, ended with their context."""
+"""Processes of a benchmark: one thread each unless told otherwise, own state folder, ended with their context."""
 
 import os
 import subprocess
@@ -19,13 +19,21 @@ def environment(state: Path, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def started(state: Path, module: str, *arguments: object, more: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """``python -m module`` with its standard output in a pipe and its errors in a file of the state folder."""
+def started(
+    state: Path, module: str, *arguments: object, threads: int = 1, more: Mapping[str, str] | None = None
+) -> Iterator[Process]:
+    """``python -m module`` with its standard output in a pipe and its errors in a file of the state folder.
+
+    ``threads`` is how many may compute at once, 0 = as many as the libraries choose.
+    """
     command = [sys.executable, "-m", module, *map(str, arguments)]
+    own = environment(state, **(more or {}))
+    if threads:
+        own["OMP_NUM_THREADS"] = str(threads)
+    else:
+        del own["OMP_NUM_THREADS"]
     with (state / f"{module}.err").open("a") as errors:
-        process = subprocess.Popen(
-            command, env=environment(state, **(more or {})), stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+        process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
             yield process
         finally:

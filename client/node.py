@@ -53,6 +53,7 @@ class Node:
     app: ClientApp = app  # what answers tasks
     opened: type[Link] = Link  # what carries them
     spool: Spool = field(default_factory=Spool)  # the last finished update
+    listen_seconds: float = LISTEN_SECONDS  # how often it looks, when idle, whether it should stop
     _unanswered: str = ""  # the task whose update went out on this link and has had no verdict yet
     _remembered: RecordDict = field(default_factory=RecordDict)  # what the ClientApp keeps from task to task
     _pause: float = FIRST_PAUSE_SECONDS
@@ -116,7 +117,7 @@ class Node:
     def _serve(self, link: Link) -> str | None:
         """One link, from hello to its end; returns why it ended, None if all is done."""
         farewell: pb.Farewell | None = None
-        for received in messages(link, LISTEN_SECONDS):
+        for received in messages(link, self.listen_seconds):
             if self.should_stop(0.0):
                 raise Stopped("stopped")
             match received:
