@@ -9,12 +9,11 @@ from benchmarks import results
 from benchmarks.crossing import crossing
 from benchmarks.figures import Form, of_seeds, percent, row
 from benchmarks.mcmahan_choices import FOUND, KINDS, PAPER, ROWS, TRIALS, Choice, Kind
-from benchmarks.mcmahan_jobs import GOALS, GOALS_OF_TRIALS, RESULTS, SEEDS, job
+from benchmarks.mcmahan_jobs import GOALS, RESULTS, SEEDS, job
 from benchmarks.results import Result
 
 _TITLES: dict[Kind, str] = {"iid": "IID", "two-labels": "Two labels a node"}
 MEGABYTE = 1e6
-Goals = tuple[float, float]  # accuracies, 0..1
 
 
 def tables(out: Path, file: Path = RESULTS) -> str:
@@ -22,10 +21,10 @@ def tables(out: Path, file: Path = RESULTS) -> str:
     del out  # a run that is there and not in the file is not finished
     parts = [
         ("The rows of the paper", [(kind, _of_rows(kind, file)) for kind in KINDS]),
-        ("What was found", [(kind, _of_choices(FOUND[kind], kind, SEEDS, GOALS, file)) for kind in KINDS]),
+        ("What was found", [(kind, _of_choices(FOUND[kind], kind, SEEDS, file)) for kind in KINDS]),
         (
             "What was tried",
-            [(kind, _of_choices(TRIALS[kind], kind, SEEDS[:1], GOALS_OF_TRIALS, file)) for kind in KINDS],
+            [(kind, _of_choices(TRIALS[kind], kind, SEEDS[:1], file)) for kind in KINDS],
         ),
     ]
     return "\n\n".join(
@@ -35,34 +34,34 @@ def tables(out: Path, file: Path = RESULTS) -> str:
 
 
 def _of_rows(kind: Kind, file: Path) -> str:
-    lines = _head(GOALS, "E", "B", "rate", "their CNN")
+    lines = _head("E", "B", "rate", "their CNN")
     for (epochs, batch), theirs in PAPER.items():
         choice = ROWS[epochs, batch]
         rate = choice.settings[-1].partition("=")[2]
-        cells = _measured(choice, kind, SEEDS, GOALS, file)
+        cells = _measured(choice, kind, SEEDS, file)
         lines.append(row(str(epochs), str(batch), rate, str(theirs[KINDS.index(kind)]), *cells))
     return "\n".join(lines)
 
 
-def _of_choices(choices: Sequence[Choice], kind: Kind, seeds: Sequence[int], goals: Goals, file: Path) -> str:
-    rows = (row(choice.title, *_measured(choice, kind, seeds, goals, file)) for choice in choices)
-    return "\n".join([*_head(goals, "settings"), *rows])
+def _of_choices(choices: Sequence[Choice], kind: Kind, seeds: Sequence[int], file: Path) -> str:
+    rows = (row(choice.title, *_measured(choice, kind, seeds, file)) for choice in choices)
+    return "\n".join([*_head("settings"), *rows])
 
 
-def _head(goals: Goals, *first: str) -> list[str]:
-    lower, higher = (f"{100 * goal:g} %" for goal in goals)
+def _head(*first: str) -> list[str]:
+    lower, higher = (f"{100 * goal:g} %" for goal in GOALS)
     titles = (*first, f"to {lower}", f"to {higher}", f"traffic to {higher}", "best")
     return [row(*titles), "|" + "---|" * len(titles)]
 
 
-def _measured(choice: Choice, kind: Kind, seeds: Sequence[int], goals: Goals, file: Path) -> list[str]:
+def _measured(choice: Choice, kind: Kind, seeds: Sequence[int], file: Path) -> list[str]:
     """Cells: rounds to both goals, traffic to the second, best accuracy till then or till the run gave up."""
     kept = results.read(file)
     asked = [job(choice, kind, seed, file) for seed in seeds]
     found = [result for each in asked if (result := each.result(kept))]
     figures: list[tuple[Callable[[Result], float], Form]] = [
-        *((partial(_rounds, goal), _form_of_rounds(choice.rounds[kind])) for goal in goals),
-        (partial(_megabytes, goals[1]), _form_of_traffic),
+        *((partial(_rounds, goal), _form_of_rounds(choice.rounds[kind])) for goal in GOALS),
+        (partial(_megabytes, GOALS[1]), _form_of_traffic),
         (lambda result: max(result.accuracy), percent),
     ]
     return [_cell([figure(result) for result in found], len(seeds), form) for figure, form in figures]
