@@ -21,11 +21,6 @@ class Result:
     versions: Mapping[str, str]
     date: str  # YYYY-MM-DD
 
-    @property
-    def rounds(self) -> int:
-        """How many were run."""
-        return len(self.accuracy) - 1
-
 
 def read(path: Path) -> dict[str, Result]:
     """The newest result of every name in ``path``; none if there is no file."""
