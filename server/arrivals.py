@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from server.grids import Answer, Node
 from server.updates.screening import Rejected, Screened
@@ -41,7 +41,18 @@ def arrivals(
                 checked.append(check(answer.reply, nodes[answer.node_id]))
         except Rejected as rejection:
             rejected[answer.node_id] = rejection.reason
+        if answer.reply is not None and answer.reply.has_content():
+            let_go(answer.reply.content)
         screening += time.monotonic() - start
     answers.sort(key=lambda answer: nodes[answer.node_id].order)
     checked.sort(key=lambda update: update.node.order)
     return Arrivals(answers, checked, rejected, time.monotonic() - screening)
+
+
+def let_go(content: RecordDict) -> None:
+    """Free the arrays of a reply that has been used.
+
+    Flower's records refer to each other: until the collector looks, nothing else frees a thousand updates.
+    """
+    for record in content.array_records.values():
+        record.clear()

@@ -11,7 +11,7 @@ from common.arrays import to_record
 from common.models import State
 from common.records import OWN_DATA
 from server import strategies
-from server.arrivals import arrivals
+from server.arrivals import arrivals, let_go
 from server.broadcast import broadcast
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid, Reserve
@@ -77,6 +77,8 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     replies: dict[int, Message] = {answer.node_id: answer.reply for answer in judged if answer.reply is not None}
     num_out = plan.num_aside() + sum(isinstance(reason, Fault) for reason in rejected.values())
     averaged, reason = _average(plan, number, cohort.num_wanted, updates, replies, num_out)
+    for update in checked:
+        let_go(update.content)
     if averaged is None:
         rejected |= {update.node.node_id: reason for update in updates}
     else:

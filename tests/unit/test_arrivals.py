@@ -1,11 +1,13 @@
 """Rule: an answer is screened as soon as it is there, and the order in which answers come decides nothing."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
 from flwr.app import Message
 
-from server.arrivals import arrivals
+from server.arrivals import arrivals, let_go
 from server.grids import Answer, Node
 from server.updates.screening import Screen, Screened
 from tests.scripted_grid import NODES, task_message, toy_state, update_of
@@ -49,3 +51,17 @@ def test_whatever_comes_first_all_is_in_node_order(order: tuple[int, ...]) -> No
     assert [each.node_id for each in found.answers] == [1, 2, 3, 4]
     assert [update.norm for update in found.checked] == [2.0, 1.0]  # 16 weights, each 0.5 or 0.25 away
     assert found.rejected == {3: "weight holds values that are not finite"}
+
+
+def test_what_was_used_is_free_before_the_collector_looks() -> None:
+    came = answer(NODES[0], 1.0)
+    assert came.reply is not None
+    weights = weakref.ref(came.reply.content.array_records["arrays"]["weight"])
+    gc.disable()
+    try:
+        found = arrivals([came], BY_ID, lambda reply, node: SCREEN.check(reply, node, toy_state(0.0)))
+        assert weights() is not None  # the average needs it
+        let_go(found.checked[0].content)
+        assert weights() is None
+    finally:
+        gc.enable()
