@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.turns import agree
 from common import mnist, models
 from common.layers import from_assignments, load
 from common.models import Network
@@ -43,7 +44,7 @@ from common.training import fit
 
 BATCHES = (10, 32, 64, 128)
 FEW = 160  # images where the cores may be busy and threads wait for each other: an epoch then takes minutes
-STEADY, ATTEMPTS = 0.2, 3
+ATTEMPTS = 3
 MULTIPLICATIONS = {"conv1": 28 * 28 * 6 * 25, "conv2": 10 * 10 * 16 * 150, "linear": 400 * 120 + 120 * 84 + 84 * 10}
 FLOPS_PER_SAMPLE = 2 * (2 * MULTIPLICATIONS["conv1"] + 3 * MULTIPLICATIONS["conv2"] + 3 * MULTIPLICATIONS["linear"])
 Arm = Callable[[], None]
@@ -142,8 +143,7 @@ def take_turns(these: dict[str, Arm], num_turns: int, clock: Callable[[], float]
 
 def is_steady(turns: list[float]) -> bool:
     """Whether the two halves agree."""
-    first, second = median(turns[: len(turns) // 2]), median(turns[len(turns) // 2 :])
-    return abs(first - second) <= STEADY * min(first, second)
+    return agree(median(turns[: len(turns) // 2]), median(turns[len(turns) // 2 :]))
 
 
 def compare(images: mnist.Images, batch_size: int, num_turns: int, threads: int) -> dict[str, object]:
