@@ -154,12 +154,12 @@ class Screen:
             cohort's lower median. A repeat is no ``Fault``: who came first may be the one that copied.
         """
         rejected: dict[int, str] = {}
-        unchanged = weights_sha256(reference)
         first: dict[str, str] = {}
-        for update in updates:
-            earlier = first.setdefault(update.sha256, update.node.name)
-            if earlier != update.node.name and update.sha256 != unchanged:
-                rejected[update.node.node_id] = f"the same update as that of node {earlier}"
+        again = [each for each in updates if first.setdefault(each.sha256, each.node.name) != each.node.name]
+        unchanged = weights_sha256(reference) if again else ""
+        for update in again:
+            if update.sha256 != unchanged:
+                rejected[update.node.node_id] = f"the same update as that of node {first[update.sha256]}"
         norms = [update.norm for update in updates if update.node.node_id not in rejected]
         if self.max_norm_ratio and len(norms) >= MIN_TO_COMPARE:
             limit = self.max_norm_ratio * median_low(norms)
