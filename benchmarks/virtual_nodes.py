@@ -79,10 +79,10 @@ def conduct(work: Work) -> None:
 
 def grid_of(work: Work) -> AbstractContextManager[Grid]:
     """Where the nodes live."""
-    app = "benchmarks.still_app:app" if work.is_still else "client.app:app"
+    app, together = ("benchmarks.still_app:app", "") if work.is_still else ("client.app:app", "client.together")
     if work.way:
         return ray_grid(app, work.num_clients)
-    return Simulation(app, work.num_clients, work.num_workers)
+    return Simulation(app, work.num_clients, work.num_workers, together)
 
 
 def as_nodes(engine: Grid, way: str) -> NodeGrid:

@@ -16,7 +16,7 @@ from torch import Tensor
 from client.outgoing import outgoing
 from common import mnist, models, shards
 from common.errors import DataError, UsageError, WireError
-from common.models import Network, copy_state
+from common.models import Network, State, copy_state
 from common.preprocessing import Preprocessing
 from common.records import (
     OWN_DATA,
@@ -30,8 +30,8 @@ from common.records import (
 )
 from common.settings import DataSettings
 from common.streams import stream
+from common.training import FitResult, fit
 from common.training import evaluate as evaluation_of
-from common.training import fit
 
 Examples = tuple[Tensor, Tensor]  # images (uint8 [N, 28, 28]) and labels (int64 [N])
 
@@ -66,11 +66,11 @@ def query(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Fit the global model on this node's data and reply with the update."""
-    _set_threads(context.node_config)
+    set_threads(context.node_config)
     task = read_task(message.content)
     shard, (images, labels), _ = load_data(task, context.node_config)
     settings = task.settings
-    model = _model(settings.model.name)
+    model = network(settings.model.name)
     model.load_state_dict(task.state)
     prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
     generator = stream(settings.seed, task.round_number, shard)
@@ -81,12 +81,19 @@ def train(message: Message, context: Context) -> Message:
         proximal_mu=task.proximal_mu, max_steps=task.max_steps,
         is_enough=lambda: bool(task.max_seconds) and time.monotonic() >= end,
     )  # fmt: skip
+    return update_to(message, context, task, shard, copy_state(model), result, time.monotonic() - start)
+
+
+def update_to(
+    message: Message, context: Context, task: Task, shard: int, state: State, result: FitResult, fit_seconds: float
+) -> Message:
+    """The reply to ``message`` with what a fit made of its task."""
     update = Update(
-        state=copy_state(model),
+        state=state,
         num_examples=result.num_processed if task.is_boxed else result.num_examples,
         train_loss=result.train_loss,
         shard=shard,
-        fit_seconds=time.monotonic() - start,
+        fit_seconds=fit_seconds,
         threads=torch.get_num_threads(),
     )
     arrays = outgoing(task, update.state, shard, context.state)
@@ -96,12 +103,12 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Test the global model on what this node holds out, and reply with loss, accuracy and how many examples."""
-    _set_threads(context.node_config)
+    set_threads(context.node_config)
     task = read_task(message.content)
     _, _, (images, labels) = load_data(task, context.node_config)
     if not len(labels):
         raise UsageError("this node holds out nothing to test on (data.holdout)")
-    model = _model(task.settings.model.name)
+    model = network(task.settings.model.name)
     model.load_state_dict(task.state)
     prepare = Preprocessing.of(task.settings.model, task.settings.preprocessing).prepare
     found = evaluation_of(model, images, labels, prepare)
@@ -133,7 +140,7 @@ def _shard_number(node_config: Mapping[str, object]) -> int:
     return shard
 
 
-def _set_threads(node_config: Mapping[str, object]) -> None:
+def set_threads(node_config: Mapping[str, object]) -> None:
     """As many CPU threads as the node config says; one unless it does, whatever the engine, for sums to agree."""
     threads = node_config.get("threads", 1)
     if type(threads) is not int or threads < 1:
@@ -190,5 +197,6 @@ def own_images(path: str) -> mnist.Images:
 
 
 @lru_cache(maxsize=1)
-def _model(name: str) -> Network:
+def network(name: str) -> Network:
+    """The one network of that name in this process."""
     return models.build(name)

@@ -82,7 +82,7 @@ def fit(
     gradients_by_hand = by_hand(model)
     loss_sum = torch.zeros(())
     num_processed = steps_done = 0
-    for epoch, x, y in islice(_batches(images, labels, prepare, settings, generator), num_steps):
+    for epoch, x, y in islice(batches(images, labels, prepare, settings, generator), num_steps):
         optimizer.learning_rate = schedules.learning_rate(settings, round_number, epoch)
         gradients: Sequence[Tensor]
         if gradients_by_hand:
@@ -91,7 +91,7 @@ def fit(
             loss = model.loss(model(x), y)
             gradients = torch.autograd.grad(loss, parameters)
         if proximal_mu:
-            gradients = _pulled(gradients, parameters, origin, proximal_mu)
+            gradients = pulled(gradients, parameters, origin, proximal_mu)
         optimizer.step(gradients)
         loss_sum += loss.detach() * len(y)  # the last batch is short: weight by examples
         num_processed += len(y)
@@ -102,7 +102,7 @@ def fit(
     return FitResult(loss_sum.item() / num_processed, num_examples, steps_done, num_processed)
 
 
-def _batches(
+def batches(
     images: Tensor, labels: Tensor, prepare: Prepare, settings: TrainingSettings, generator: torch.Generator
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(epoch, prepared images, labels) of every batch: an epoch goes through all examples in an order of its own."""
@@ -143,7 +143,7 @@ def evaluate(
     )
 
 
-def _pulled(
+def pulled(
     gradients: Sequence[Tensor], parameters: Sequence[Tensor], origin: Sequence[Tensor], mu: float
 ) -> Sequence[Tensor]:
     """Gradients of the loss with FedProx's term, ``mu / 2`` times the squared distance from ``origin``."""

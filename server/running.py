@@ -35,7 +35,7 @@ from server.simulation import Simulation
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory
 
-CLIENT_APP = "client.app:app"
+CLIENT_APP, TOGETHER = "client.app:app", "client.together"
 INSECURE = (
     "the link is plaintext and open to everyone who reaches its port (link.insecure); every node needs --insecure too"
 )
@@ -97,7 +97,7 @@ def _on_engine(
             directory.append(run.path)
             _conduct(run, grid, console, stop)
     elif nodes:
-        simulation = Simulation(CLIENT_APP, nodes, settings.simulation.workers)
+        simulation = Simulation(CLIENT_APP, nodes, settings.simulation.workers, TOGETHER)
         with simulation, opened(settings, resumed, console, None) as run:
             directory.append(run.path)
             simulation.listener = console.delivered

@@ -11,13 +11,12 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from common import fleet_pb2 as pb
-from common.errors import Interrupted
-from common.records import answer, identify
+from common.records import identify
 from common.wire import from_update, own_config, shared_parts, to_task
 from server.grids import NOBODY, TRAIN, Answer, Node, NodeGrid, Reserve, num_bytes
 from server.remembered import from_memory, to_memory
 from server.storage.checkpoint import Plain
-from server.workers import Work, Workers, load
+from server.workers import Work, Workers, how_many, replies
 
 
 class Simulation(NodeGrid):
@@ -26,14 +25,23 @@ class Simulation(NodeGrid):
     Use as a context manager: it ends its workers.
     """
 
-    def __init__(self, client_app: str, num_nodes: int, num_workers: int = 1) -> None:
-        """``client_app`` is ``module:attribute``, so that workers can import it for themselves."""
+    def __init__(self, client_app: str, num_nodes: int, num_workers: int = 1, together: str = "") -> None:
+        """Names are ``module:attribute``, so that workers can import them for themselves.
+
+        Args:
+            client_app: a ClientApp.
+            num_nodes: how many virtual nodes.
+            num_workers: processes that train them; 1: this one does.
+            together: a module whose ``replies(messages, contexts)`` are those of the ClientApp, and whose
+                ``how_many(message)`` says how many such messages it answers soonest at once; "": one after another.
+        """
         identify(run_id=1, node_id=1)
         torch.set_num_threads(1)
         self._nodes = [Node(number + 1, f"sim-{number}", number) for number in range(num_nodes)]
         self._client_app = client_app
         self._remembered: dict[int, RecordDict] = {}  # what each node's ClientApp keeps from task to task
-        self._workers = Workers(client_app, num_workers) if num_workers > 1 else None
+        self._num_workers, self._together = num_workers, together
+        self._workers = Workers(client_app, num_workers, together) if num_workers > 1 else None
         self.listener: Callable[[str], None] = lambda _: None  # told each node's name when it has delivered
 
     def __enter__(self) -> "Simulation":
@@ -78,20 +86,28 @@ class Simulation(NodeGrid):
     def _replies(self, messages: Sequence[Message]) -> Iterable[Message]:
         if self._workers:
             return self._workers_replies(self._workers, messages)
-        app = load(self._client_app)
-        return (answer(app, message, self._context(message), let_through=(Interrupted,)) for message in messages)
+        return replies(self._client_app, self._together)(messages, [self._context(message) for message in messages])
 
     def _workers_replies(self, workers: Workers, messages: Sequence[Message]) -> Iterator[Message]:
-        for message, (update, state) in zip(messages, workers.run(self._works(messages)), strict=True):
-            self._remembered[message.metadata.dst_node_id] = state
-            yield from_update(pb.Update.FromString(update), message)
+        waiting = iter(messages)
+        for done in workers.run(self._works(messages)):
+            for update, state in done:
+                message = next(waiting)
+                self._remembered[message.metadata.dst_node_id] = state
+                yield from_update(pb.Update.FromString(update), message)
 
     def _works(self, messages: Sequence[Message]) -> Iterator[Work]:
+        """Some messages each: as many as are answered together, but no fewer works than there are workers."""
         parcels: dict[tuple[int, int], bytes] = {}  # what messages share is packed once
-        for message in messages:
-            parts = shared_parts(message)
-            parcel = parcels[parts] = parcels.get(parts) or to_task(message).SerializeToString()
-            yield parcel + pb.Task(config=own_config(message)).SerializeToString(), self._context(message)
+        at_once = min(how_many(self._together, messages), -(-len(messages) // self._num_workers))
+        for first in range(0, len(messages), at_once):
+            some = messages[first : first + at_once]
+            yield [(self._parcel(message, parcels), self._context(message)) for message in some]
+
+    def _parcel(self, message: Message, parcels: dict[tuple[int, int], bytes]) -> bytes:
+        parts = shared_parts(message)
+        parcel = parcels[parts] = parcels.get(parts) or to_task(message).SerializeToString()
+        return parcel + pb.Task(config=own_config(message)).SerializeToString()
 
     def _context(self, message: Message) -> Context:
         node_id = message.metadata.dst_node_id

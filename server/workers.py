@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -14,13 +14,14 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from common import fleet_pb2 as pb
-from common.errors import RunFailed
+from common.errors import Interrupted, RunFailed
 from common.records import answer, identify
 from common.wire import from_task, to_update
 
 ClientApp = Callable[[Message, Context], Message]
-Work = tuple[bytes, Context]  # a task as it travels on the link, and whose it is
-Done = tuple[bytes, RecordDict]  # the update likewise, and what the node remembers: its next task may go elsewhere
+Replies = Callable[[Sequence[Message], Sequence[Context]], Iterable[Message]]
+Work = list[tuple[bytes, Context]]  # tasks as they travel on the link, and whose each is
+Done = list[tuple[bytes, RecordDict]]  # updates likewise, and what each node remembers: its next task may go elsewhere
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -28,8 +29,8 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 class Workers:
     """``num_workers`` processes. They begin to start at once and import the app, while this one goes on."""
 
-    def __init__(self, client_app: str, num_workers: int) -> None:
-        """``client_app`` is ``module:attribute``."""
+    def __init__(self, client_app: str, num_workers: int, together: str = "") -> None:
+        """See ``server.simulation``."""
         spawn = multiprocessing.get_context("spawn")
         # Nothing is ever sent: the writing end is this process's alone, and closed when it ends, however it does.
         workers_end, self._life = spawn.Pipe(duplex=False)
@@ -39,7 +40,7 @@ class Workers:
         with _signals_held_back():
             for _ in range(num_workers):
                 ours, theirs = spawn.Pipe()
-                process = spawn.Process(target=_serve, args=(client_app, theirs, workers_end), daemon=True)
+                process = spawn.Process(target=_serve, args=(client_app, together, theirs, workers_end), daemon=True)
                 process.start()
                 theirs.close()  # so that its end is noticed here
                 self._pipes.append(ours)
@@ -82,11 +83,24 @@ class Workers:
         self._life.close()
 
 
-def load(client_app: str) -> ClientApp:
-    """The app that ``module:attribute`` names."""
+def replies(client_app: str, together: str) -> Replies:
+    """What gives the replies to several messages, in order; see ``server.simulation``."""
+    if together:
+        found: Replies = importlib.import_module(together).replies
+        return found
     module, _, attribute = client_app.partition(":")
     app: ClientApp = getattr(importlib.import_module(module), attribute)
-    return app
+    return lambda messages, contexts: (
+        answer(app, *each, let_through=(Interrupted,)) for each in zip(messages, contexts, strict=True)
+    )
+
+
+def how_many(together: str, messages: Sequence[Message]) -> int:
+    """How many of ``messages`` are best answered by one process at once."""
+    if not together or not messages:
+        return 1
+    found: int = importlib.import_module(together).how_many(messages[0])
+    return found
 
 
 def _hand_out(pipe: Connection, waiting: Iterator[tuple[int, Work]], in_hand: dict[Connection, int]) -> None:
@@ -107,7 +121,7 @@ def _signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
-def _serve(client_app: str, pipe: Connection, parents_life: Connection) -> None:
+def _serve(client_app: str, together: str, pipe: Connection, parents_life: Connection) -> None:
     """Work until the pipe is closed. Signals to the whole group are the parent's business; its end is the workers'."""
     os.setpgid(0, 0)
     for number in _SIGNALS:
@@ -116,10 +130,10 @@ def _serve(client_app: str, pipe: Connection, parents_life: Connection) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with, args=(parents_life,), daemon=True).start()
     torch.set_num_threads(1)
-    app = load(client_app)
+    answers = replies(client_app, together)
     try:
         while True:
-            pipe.send(_done(app, *pipe.recv()))
+            pipe.send(_done(answers, pipe.recv()))
     except (EOFError, OSError):
         return  # the parent wants no more
 
@@ -129,7 +143,9 @@ def _end_with(parents_life: Connection) -> None:
     os._exit(1)
 
 
-def _done(app: ClientApp, parcel: bytes, context: Context) -> Done:
-    identify(run_id=1, node_id=context.node_id)
-    message = from_task(pb.Task.FromString(parcel), context.node_id)
-    return to_update(answer(app, message, context), task="").SerializeToString(), context.state
+def _done(answers: Replies, work: Work) -> Done:
+    contexts = [context for _, context in work]
+    identify(run_id=1, node_id=contexts[0].node_id)
+    messages = [from_task(pb.Task.FromString(parcel), context.node_id) for parcel, context in work]
+    updates = [to_update(reply, task="").SerializeToString() for reply in answers(messages, contexts)]
+    return [(update, context.state) for update, context in zip(updates, contexts, strict=True)]

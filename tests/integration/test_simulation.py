@@ -32,7 +32,8 @@ from server.updates.screening import Screen
 from tests.link_twins import PATIENCE_SECONDS, Diary, hello, real_node
 from tests.scripted_grid import everybody
 
-CLIENT_APP = "client.app:app"
+CLIENT_APP, TOGETHER = "client.app:app", "client.together"
+NUM_NODES = 5  # of which two workers get three and two at once, if they train together
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,14 +51,17 @@ def run_directory(out: Path, name: str, settings: Settings) -> RunDirectory:
 KEEPING = {"link_codec": "sign", "link_broadcast_codec": "int8"}  # one of them keeps its error
 
 
-def simulate(out: Path, name: str, num_workers: int) -> tuple[list[dict[str, Any]], State]:
+def simulate(out: Path, name: str, num_workers: int, together: str = TOGETHER) -> tuple[list[dict[str, Any]], State]:
     with run_directory(out, name, tiny(**KEEPING)) as run:
-        play(run, num_workers)
+        play(run, num_workers, together)
     return outcome(out / name)
 
 
-def play(run: RunDirectory, num_workers: int) -> None:
-    with make_console(quiet=True, json=False) as console, Simulation(CLIENT_APP, 2, num_workers) as grid:
+def play(run: RunDirectory, num_workers: int, together: str = TOGETHER) -> None:
+    with (
+        make_console(quiet=True, json=False) as console,
+        Simulation(CLIENT_APP, NUM_NODES, num_workers, together) as grid,
+    ):
         conduct(run, grid, console, StopRequest())
 
 
@@ -84,8 +88,8 @@ def test_a_stop_changes_nothing_though_nodes_remember_what_they_left_out(
     assert "gone with the stop" not in capsys.readouterr().out
 
 
-def test_one_seed_gives_one_run_with_any_number_of_workers(tmp_path: Path) -> None:
-    figures, best = simulate(tmp_path, "first", 1)
+def test_one_seed_gives_one_run_with_any_number_of_workers_alone_or_together(tmp_path: Path) -> None:
+    figures, best = simulate(tmp_path, "first", 1, together="")
     for name, num_workers in (("again", 1), ("with-two-workers", 2)):
         again, best_again = simulate(tmp_path, name, num_workers)
         assert again == figures
@@ -96,10 +100,10 @@ def test_one_seed_gives_one_run_with_any_number_of_workers(tmp_path: Path) -> No
     assert first.keys() == {"round", "test_loss", "test_accuracy", "class_accuracy", "best"}
     assert [line["round"] for line in others] == [1, 2]
     for line in others:
-        assert (line["num_nodes"], line["num_rejected"], line["num_expired"]) == (2, 0, 0)
-        assert line["share_of_data"] == 200 / 60_000
-        assert 0 < line["bytes_up"] < 1.1 * 2 * 61_706 / 8  # a bit a weight
-        assert 0 < line["bytes_down"] < 1.1 * 2 * 61_706  # a byte a weight
+        assert (line["num_nodes"], line["num_rejected"], line["num_expired"]) == (NUM_NODES, 0, 0)
+        assert line["share_of_data"] == 500 / 60_000
+        assert 0 < line["bytes_up"] < 1.1 * NUM_NODES * 61_706 / 8  # a bit a weight
+        assert 0 < line["bytes_down"] < 1.1 * NUM_NODES * 61_706  # a byte a weight
 
 
 def learn(grid: NodeGrid, settings: Settings) -> list[Round]:
