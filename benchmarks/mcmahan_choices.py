@@ -53,8 +53,12 @@ _MOVED = (*_MOMENTUM, "training.max_shift=1")
 _STEADY = (*_MOVED, "strategy.running_average=0.5")
 _DECAY = (*_STEADY, "training.schedule=exponential", "training.schedule_gamma=0.95")
 _LONG = "strategy.running_average=0.9"
+_SMALL = (*_DECAY, "training.learning_rate=0.01")
+_BEST = (*_SMALL, "training.local_epochs=10")
+_INT4 = ("link.codec=int4", "link.broadcast_codec=int8")
 _SERVER = ("strategy.name=fedavgm", "strategy.server_momentum=0.5")
 _ADAM = ("training.optimizer=adam", "training.learning_rate=0.001")
+_FEDADAM = ("strategy.name=fedadam", "strategy.eta=0.01")
 TRIALS: Mapping[Kind, Sequence[Choice]] = {
     "iid": (
         _trial("plain", "plain SGD, rate 0.05"),
@@ -62,14 +66,17 @@ TRIALS: Mapping[Kind, Sequence[Choice]] = {
         _trial("momentum", "momentum 0.9, rate 0.02", *_MOMENTUM),
         _trial("moved", "+ images moved by up to 1 pixel", *_MOVED),
         _trial("average", "+ running average 0.5", *_STEADY),
-        _trial("decay", "+ the rate falls by 5 % a round (*)", *_DECAY),
-        _trial("moved-twice", "(*), 2 pixels", *_DECAY, "training.max_shift=2"),
-        _trial("e10", "(*), E = 10", *_DECAY, "training.local_epochs=10"),
-        _trial("e20", "(*), E = 20", *_DECAY, "training.local_epochs=20"),
-        _trial("server", "(*), server momentum 0.5", *_DECAY, *_SERVER),
-        _trial("adam", "(*), local Adam, rate 0.001", *_DECAY, *_ADAM),
-        _trial("fedadam", "(*), FedAdam", *_DECAY, "strategy.name=fedadam", "strategy.eta=0.01"),
-        _trial("prox", "(*), FedProx, 0.01", *_DECAY, "strategy.name=fedprox"),
+        _trial("decay", "+ the rate falls by 5 % a round", *_DECAY),
+        _trial("decay-faster", "or by 10 % a round", *_DECAY, "training.schedule_gamma=0.9"),
+        _trial("smaller", "by 5 %, from 0.01", *_SMALL),
+        _trial("smaller-e10", "+ E = 10 (*)", *_BEST),
+        _trial("e20", "(*), E = 20", *_SMALL, "training.local_epochs=20"),
+        _trial("moved-twice", "(*), 2 pixels", *_BEST, "training.max_shift=2"),
+        _trial("server", "(*), server momentum 0.5", *_BEST, *_SERVER),
+        _trial("adam", "(*), local Adam, rate 0.001", *_BEST, *_ADAM),
+        _trial("fedadam", "(*), FedAdam", *_BEST, *_FEDADAM),
+        _trial("prox", "(*), FedProx, 0.01", *_BEST, "strategy.name=fedprox"),
+        _trial("int4", "(*), updates in int4, broadcasts in int8", *_BEST, *_INT4),
     ),
     "two-labels": (
         _trial("plain", "plain SGD, rate 0.05"),
@@ -80,10 +87,15 @@ TRIALS: Mapping[Kind, Sequence[Choice]] = {
     ),
 }
 _ENOUGH: Mapping[Kind, int] = {"iid": 60, "two-labels": 400}
-_SKEWED = ("training.momentum=0.0", "training.learning_rate=0.05", _LONG)
+_SKEWED = (
+    *("training.local_epochs=5", "training.momentum=0.0", "training.learning_rate=0.05"),
+    *("training.schedule=constant", _LONG),
+)
 FOUND: Mapping[Kind, Sequence[Choice]] = {
     "iid": (Choice("found", "`mcmahan-99`", (), _ENOUGH, "mcmahan-99"),),
     "two-labels": (
-        Choice("found", "`mcmahan-99`, plain SGD, rate 0.05, running average 0.9", _SKEWED, _ENOUGH, "mcmahan-99"),
+        Choice(
+            "found", "`mcmahan-99`, E = 5, plain SGD, rate 0.05, running average 0.9", _SKEWED, _ENOUGH, "mcmahan-99"
+        ),
     ),
 }
