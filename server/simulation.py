@@ -63,7 +63,7 @@ class Simulation(NodeGrid):
         num_enough: int = 0,
         reserve: Reserve = NOBODY,
     ) -> list[Answer]:
-        """Train the nodes one after another, or as many at once as there are workers; nobody expires."""
+        """Train the nodes here, a few at a time, or over the workers; nobody expires."""
         del round_name, deadline_seconds, num_enough, reserve
         start = time.monotonic()
         answers = []
