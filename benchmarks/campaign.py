@@ -184,6 +184,6 @@ def _environment() -> dict[str, str]:
 def _end(job: Job, out: Path, log: Path) -> str:
     rows = job.rows(out)
     if job.finished(out):
-        return f"{rows[-1]['test_accuracy']:.2%} after {len(rows) - 1} rounds"
+        return f"{rows[-1][job.measure]:.2%} after {len(rows) - 1} rounds"
     last = (log.read_text(errors="replace").splitlines() or ["it said nothing"])[-1]
     return f"stopped with {max(len(rows) - 1, 0)} of {job.rounds} rounds, see {log}: {last}"

@@ -11,6 +11,7 @@ from common.errors import RunDirectoryError
 from common.layers import CONFIGS, from_file
 from server.storage.durable import read_json_lines
 
+TEST = "test_accuracy"
 Run = list[dict[str, Any]]  # the rows of a metrics.jsonl, from round 0
 
 
@@ -23,6 +24,7 @@ class Job:
     rounds: int  # as the file and the flags ask for
     flags: tuple[str, ...] = ()
     program: tuple[str, ...] = ("server",)  # the module that conducts it, and what it must be told in any case
+    measure: str = TEST  # the key of metrics.jsonl that it is judged by
 
     def rows(self, out: Path) -> Run:
         """What is measured so far, to the last of these rounds; none if nothing ran yet."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.goal_job import HELD_OUT, TEST, GoalJob
+from benchmarks.goal_job import HELD_OUT, GoalJob
+from benchmarks.job import TEST
 from benchmarks.mcmahan_choices import FOUND, KINDS, ROWS, TRIALS, Choice, Kind
 
 GROUPS = ("rows", "found", "trials")

@@ -15,13 +15,16 @@ TINY = ("data.num_shards=60000", "run.seed=1", "tensorboard.images_every=0")
 FLAGS = ("--simulate", "2", "--rounds", "500", *(word for setting in TINY for word in ("--set", setting)))
 
 
-def test_a_run_is_stopped_at_its_goal_kept_and_not_run_again(tmp_path: Path, own_state: Path) -> None:
+def test_a_run_is_stopped_at_its_goal_kept_and_not_run_again(
+    tmp_path: Path, own_state: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     del own_state  # it is in the environment of the run
     out, file = tmp_path / "runs", tmp_path / "kept" / "results.jsonl"
     asked = GoalJob("one", "smoke", 500, FLAGS, goal=2, measure="round", file=file)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.campaign.LOOK_SECONDS", 0.1)
         assert run([asked], out, at_once=1) == 0
+    assert "one: 200.00% after 2 rounds\n" in capfd.readouterr().out  # by its own measure
     kept = results.read(file)["one"]
     assert (kept.accuracy, len(kept.bytes)) == ([0, 1, 2], 2)
     assert kept.settings["data.num_shards"] == 60_000

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import results
 from benchmarks.campaign import marks
-from benchmarks.goal_job import HELD_OUT, TEST, GoalJob
+from benchmarks.goal_job import HELD_OUT, GoalJob
+from benchmarks.job import TEST
 from benchmarks.mcmahan import MCMAHAN_CAMPAIGN
 from benchmarks.mcmahan_choices import FOUND, KINDS, PAPER, ROWS, TRIALS, Choice, Kind
 from benchmarks.mcmahan_jobs import GROUPS, SEEDS, job, jobs
