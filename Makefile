@@ -22,7 +22,7 @@ test: $(VENV)/.development check  ## run all tests, with branch coverage of at l
 fuzz: $(VENV)/.development  ## feed the decoders 300,000 mutated messages (a few minutes)
 	@HOSTILE_MESSAGES=300000 $(RUN) -m pytest tests/property/test_hostile_bytes.py
 
-faults: $(VENV)/.development  ## run over a thousand seeded schedules of faults (an hour), and write their table into docs/reliability.md
+faults: $(VENV)/.development  ## run over a thousand seeded schedules of faults (half an hour), and write their table into docs/reliability.md
 	@$(RUN) -m tests.faults.everything
 
 soak: $(VENV)/.development  ## 20 nodes and a server under a kill loop, SECONDS=600 of it, against as long without

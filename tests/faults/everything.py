@@ -1,4 +1,4 @@
-"""Plays every part of ``make faults`` and writes what they came to into docs/reliability.md: an hour.
+"""Plays every part of ``make faults`` and writes what they came to into docs/reliability.md: half an hour.
 
 A part that fails does not keep the others from being played; the page then says which one it was.
 """

@@ -120,16 +120,15 @@ def only(done: Round) -> NodeReport:
 
 
 def test_a_change_that_comes_again_in_a_later_round_is_stale() -> None:
-    first, other = to_encoded(toy_state(1.0), INT8), to_encoded(toy_state(-0.5), INT8)
-    done = learn([first, other, first], INT8)
+    done = learn([to_encoded(toy_state(value), INT8) for value in (1.0, -0.5, 1.0)], INT8)
     assert [only(each).verdict for each in done] == ["accepted", "accepted", "rejected"]
     assert only(done[2]).reason == "stale: the same update as that of node node-0 in round 1"
     assert set(done[2].state["bias"].tolist()) == {0.5}
 
 
 def test_to_learn_nothing_twice_is_not_stale() -> None:
-    nothing = to_encoded(toy_state(0.0), INT8)
-    assert [only(each).verdict for each in learn([nothing, nothing], INT8)] == ["accepted", "accepted"]
+    nothing = [to_encoded(toy_state(0.0), INT8) for _ in range(2)]
+    assert [only(each).verdict for each in learn(nothing, INT8)] == ["accepted", "accepted"]
 
 
 def test_tasks_hold_the_model_under_the_codec_and_strategies_see_it_as_it_is() -> None:
