@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -25,8 +26,7 @@ def rounds_on_superlink(state: Path, num_rounds: int) -> list[float]:
     with superlink(state) as address, ExitStack() as stack:
         for shard in (0, 1):
             stack.enter_context(supernode(state, address, shard))
-        _run(state, "stock", num_rounds, "--engine", "superlink", "--superlink", address)
-    return _seconds(state, "stock")
+        return _run(state, num_rounds, "--engine", "superlink", "--superlink", address)
 
 
 def rounds_on_the_link(state: Path, num_rounds: int) -> list[float]:
@@ -35,8 +35,7 @@ def rounds_on_the_link(state: Path, num_rounds: int) -> list[float]:
     with ExitStack() as stack:
         for shard in (0, 1):
             stack.enter_context(started(state, "client", "--shard", shard, "--server", f"127.0.0.1:{port}"))
-        _run(state, "link", num_rounds, "--host", "127.0.0.1", "--port", port, "--set", "link.announce=false")
-    return _seconds(state, "link")
+        return _run(state, num_rounds, "--host", "127.0.0.1", "--port", port, "--set", "link.announce=false")
 
 
 @contextmanager
@@ -93,12 +92,10 @@ def _flower(state: Path, name: str, *options: str) -> Iterator["subprocess.Popen
             process.wait()
 
 
-def _run(state: Path, name: str, num_rounds: int, *arguments: object) -> None:
-    common = ("--quiet", "--rounds", num_rounds, "--clients", 2, "--out", state / "runs", "--name", name)
-    with started(state, "server", *common, *ALMOST_NO_DATA, *arguments) as server:
-        finish(server)
-
-
-def _seconds(state: Path, name: str) -> list[float]:
-    rows = [json.loads(line) for line in (state / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+def _run(state: Path, num_rounds: int, *arguments: object) -> list[float]:
+    with TemporaryDirectory(dir=state) as out:
+        common = ("--quiet", "--rounds", num_rounds, "--clients", 2, "--out", out, "--name", "run")
+        with started(state, "server", *common, *ALMOST_NO_DATA, *arguments) as server:
+            finish(server)
+        rows = [json.loads(line) for line in (Path(out) / "run" / "metrics.jsonl").read_text().splitlines()]
     return [row["seconds"] for row in rows[2:]]
