@@ -27,12 +27,13 @@ from server.gathering import Cohort, Waiting, gather, sample
 from server.grids import NodeGrid, Verdict
 from server.link.roster import node_id
 from server.local_only import LocalOnly
+from server.memory import Plain
 from server.opening import opened, resolve, resumed_path
 from server.plan import planned
 from server.report import Round
 from server.rounds import rounds
 from server.stopping import StopRequest
-from server.storage.checkpoint import Kept, Plain
+from server.storage.checkpoint import Kept
 from server.storage.gallery import Gallery
 from server.storage.run_directory import RunDirectory
 from server.storage.tensorboard import TensorBoardWriter

@@ -19,9 +19,9 @@ from common.streams import stream
 from common.training import FitResult, fit
 from server.grids import NOBODY, Answer, Node, NodeGrid, Reserve
 from server.local_only import check_room
+from server.memory import Plain
 from server.phases import Phases
 from server.report import NodeReport, Round
-from server.storage.checkpoint import Plain
 
 if TYPE_CHECKING:
     from server.console import Console

@@ -16,7 +16,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from common import npy
-from server.storage.checkpoint import Plain
+from server.memory import Plain
 
 UNKNOWN_SHARD = -2
 ENOUGH = "enough other updates were in (federation.over_selection)"  # why a task of an over-selected round expires

@@ -19,10 +19,11 @@ from common.training import Evaluation
 from server.broadcast import broadcast
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid
+from server.memory import Plain
 from server.plan import Plan
 from server.report import LocalModel, Round
 from server.rounds import concluded
-from server.storage.checkpoint import MAX_BYTES, Plain, own_copy
+from server.storage.checkpoint import MAX_BYTES, own_copy
 from server.updates.screening import Rejected, Screened
 
 _LOG = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from common.codecs import by_name
 from common.records import task_config
 from server import strategies
 from server.grids import Node, NodeGrid
+from server.memory import Plain
 from server.running_average import RunningAverage
-from server.storage.checkpoint import Plain
 from server.storage.run_directory import RunDirectory
 from server.time_boxes import TimeBoxes
 from server.updates.clipping import Clipping

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from common.arrays import to_record, to_state
 from common.errors import RunDirectoryError
-from server.storage.checkpoint import MAX_BYTES, Plain
+from server.memory import Plain
+from server.storage.checkpoint import MAX_BYTES
 
 
 def to_memory(remembered: Mapping[int, RecordDict]) -> dict[str, Plain]:

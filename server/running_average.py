@@ -8,7 +8,7 @@ import torch
 
 from common.errors import RunDirectoryError
 from common.models import State
-from server.storage.checkpoint import Plain
+from server.memory import Plain
 
 
 class RunningAverage:

@@ -14,8 +14,8 @@ from common import fleet_pb2 as pb
 from common.records import identify
 from common.wire import from_update, own_config, shared_parts, to_task
 from server.grids import NOBODY, TRAIN, Answer, Node, NodeGrid, Reserve, num_bytes
+from server.memory import Plain
 from server.remembered import from_memory, to_memory
-from server.storage.checkpoint import Plain
 from server.workers import Work, Workers, how_many, replies
 
 

@@ -19,7 +19,7 @@ from common.arrays import to_state
 from common.errors import RunDirectoryError, SettingsError
 from common.models import State
 from common.settings import Settings, StrategySettings
-from server.storage.checkpoint import Plain
+from server.memory import Plain
 from server.updates.screening import Screened
 
 # Sampling is the round loop's own: strategies take the cohort they are shown.

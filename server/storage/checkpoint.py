@@ -17,13 +17,12 @@ from torch import Tensor
 
 from common.errors import RunDirectoryError
 from common.models import State, weights_sha256
+from server.memory import Plain
 from server.storage.durable import replace_keeping
 
 LAST, FORMER = "last.pt", "last.prev.pt"
 FORMAT = 1  # of the dict in the file
 MAX_BYTES = 2**30  # far above two models and a strategy's state: more is no checkpoint of ours
-
-Plain = None | bool | int | float | str | Tensor | list["Plain"] | dict[str, "Plain"]  # what weights_only loads
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from flwr.app import RecordDict
 from common.arrays import to_record, to_state
 from common.errors import RunDirectoryError
 from common.models import State
-from server.storage.checkpoint import Plain
+from server.memory import Plain
 from server.updates.screening import MIN_TO_COMPARE, Screened
 
 ROUNDS_KEPT = 2  # beside the round at hand: updates grow shorter as a model learns, and old lengths say little

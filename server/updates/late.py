@@ -20,8 +20,9 @@ from common.wire import model_digest, pack
 from server.broadcast import broadcast
 from server.grids import Answer, Debt, Node, NodeGrid
 from server.link.roster import node_id
+from server.memory import Plain
 from server.report import NodeReport
-from server.storage.checkpoint import Plain, own_copy
+from server.storage.checkpoint import own_copy
 from server.updates.owed import Owed, from_memory, to_memory
 from server.updates.screening import Rejected, Screen, Screened
 

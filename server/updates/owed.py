@@ -12,8 +12,8 @@ from common.errors import RunDirectoryError
 from common.models import State
 from server.grids import Answer, Node
 from server.link.roster import node_id
+from server.memory import Plain
 from server.report import NodeReport
-from server.storage.checkpoint import Plain
 
 
 @dataclass(frozen=True)

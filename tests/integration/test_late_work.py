@@ -18,10 +18,10 @@ from common.wire import model_digest, pack, to_update
 from server import strategies
 from server.fleet import Fleet
 from server.grids import Node
+from server.memory import Plain
 from server.plan import Plan
 from server.report import NodeReport, Round
 from server.rounds import rounds
-from server.storage.checkpoint import Plain
 from server.updates.late import LateWork
 from server.updates.screening import Screen
 from tests.link_twins import PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until

@@ -19,8 +19,8 @@ from common.settings import Settings
 from common.streams import stream
 from server.baselines import Centralized, NoNodes, check_baseline
 from server.console import make_console
+from server.memory import Plain
 from server.report import Round
-from server.storage.checkpoint import Plain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

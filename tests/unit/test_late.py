@@ -11,7 +11,7 @@ from common.settings import StrategySettings
 from server import strategies
 from server.grids import Node
 from server.link.roster import node_id
-from server.storage.checkpoint import Plain
+from server.memory import Plain
 from server.updates.late import rebased
 from server.updates.owed import Owed, from_memory, to_memory
 from server.updates.screening import Screen, Screened

@@ -17,9 +17,9 @@ from server import local_only, strategies
 from server.baselines import check_baseline
 from server.gathering import Cohort
 from server.local_only import LocalOnly, most_models
+from server.memory import Plain
 from server.plan import Plan
 from server.report import LocalModel, Round, metrics_record
-from server.storage.checkpoint import Plain
 from server.updates.screening import Screen
 from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody, toy_state, update_of
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from common.errors import RunDirectoryError
+from server.memory import Plain
 from server.running_average import RunningAverage
-from server.storage.checkpoint import Plain
 from tests.scripted_grid import toy_state
 
 
