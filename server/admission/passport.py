@@ -11,7 +11,7 @@ from common.errors import UsageError
 from server.admission.authority import NODE_DAYS, Authority, BadRequest, open_authority, peer_of
 from server.admission.enrolment import Enrolment
 from server.admission.members import Members, NotEnrolled, Revoked, TooMany
-from server.link.roster import Refused
+from server.admission.refused import Refused
 
 _LOG = logging.getLogger(__name__)
 

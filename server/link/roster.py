@@ -16,21 +16,13 @@ from common.codecs import PLAIN
 from common.names import NAME
 from common.records import OWN_DATA
 from common.wire import PROTOCOL_VERSION
+from server.admission.refused import Refused
 from server.grids import Node
 
 KEY = re.compile(r"[0-9a-f]{32}")
 MAX_NODES = 10_000
 MAX_CODECS = 64  # that a node may name
 SHARD_GRACE_SECONDS = 600.0  # a shard whose node left is given to `--shard auto` only after this
-
-
-class Refused(ValueError):
-    """A node may not join; the text is the reason that it is told."""
-
-    def __init__(self, reason: str, retry: bool = False, enrol: bool = False) -> None:
-        super().__init__(reason)
-        self.retry = retry
-        self.enrol = enrol  # its certificate does not count: it may enrol again
 
 
 @dataclass(frozen=True)

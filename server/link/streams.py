@@ -15,11 +15,12 @@ from common.errors import WireError
 from common.settings import Settings
 from common.wire import MAX_HELLO_BYTES, MAX_SIGNAL_BYTES
 from server.admission.passport import Control
+from server.admission.refused import Refused
 from server.grids import Node
 from server.link.doors import bind
 from server.link.open_tasks import OpenTasks
 from server.link.relay import Listener
-from server.link.roster import Refused, Roster
+from server.link.roster import Roster
 from server.link.sends import Sends
 from server.link.session import BEAT, Session
 

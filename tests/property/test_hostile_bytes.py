@@ -23,8 +23,9 @@ from common.records import identify
 from common.token import parse_token
 from common.wire import PROTOCOL_VERSION, from_task, from_update, pack, to_task
 from server.admission.authority import BadRequest, parse_request
+from server.admission.refused import Refused
 from server.grids import Node
-from server.link.roster import Refused, Roster
+from server.link.roster import Roster
 from server.updates.screening import Rejected, Screen
 from tests.link_twins import hello
 from tests.scripted_grid import task_message, toy_state

@@ -7,9 +7,10 @@ import pytest
 
 from common import fleet_pb2 as pb
 from common.wire import PROTOCOL_VERSION
+from server.admission.refused import Refused
 from server.grids import Node
 from server.link import roster as roster_module
-from server.link.roster import SHARD_GRACE_SECONDS, Refused, Roster, node_id
+from server.link.roster import SHARD_GRACE_SECONDS, Roster, node_id
 
 KEYS = {name: f"{number:032x}" for number, name in enumerate("abcdefgh")}
 
