@@ -379,12 +379,15 @@ def tasks_for(nodes: Sequence[Node]) -> list[Message]:
     return [Message(shared, node.node_id, "train") for node in nodes]
 
 
-def test_enough_updates_end_the_round_and_cancel_the_rest(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+def test_enough_updates_end_the_round_and_cancel_the_rest(
+    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor
+) -> None:
     with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
         answers = race(aside, fleet, [A, B], num_enough=1)
         first.hear("task")
         second.hear("task")
         first.say(pb.FromNode(update=pb.Update(task="run/1/a", error="out of memory")))
+        diary.wait("a delivered")  # what comes on two streams comes in any order
         second.say(update("run/1/b", 2.0, 1))
         assert {answer.reply is not None for answer in answers.result(PATIENCE_SECONDS)} == {True}  # an error is none
 
