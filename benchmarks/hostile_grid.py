@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from benchmarks.hostile_nodes import Attack
 from common.arrays import to_record, to_state
 from common.models import State
-from server.grids import NOBODY, TRAIN, Answer, Node, NodeGrid, Reserve
+from server.grids import TRAIN, Answer, Node, NodeGrid, Tasks
 
 
 class HostileGrid(NodeGrid):
@@ -30,21 +30,13 @@ class HostileGrid(NodeGrid):
         """All of them: nobody sees who is hostile."""
         return self._honest.nodes()
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
+    def exchange(self, tasks: Tasks) -> list[Answer]:
         """Let all train, then forge the updates of the hostile ones. Evaluations are honest."""
-        del num_enough, reserve
-        is_training = bool(messages) and messages[0].metadata.message_type == TRAIN
-        hostile = [m for m in messages if is_training and m.metadata.dst_node_id in self._hostile_ids]
-        others = [m for m in messages if m not in hostile]
-        honest_answers = list(self._honest.exchange(round_name, others, deadline_seconds))
-        hostile_answers = list(self._hostile.exchange(round_name, hostile, deadline_seconds))
+        is_training = bool(tasks.messages) and tasks.messages[0].metadata.message_type == TRAIN
+        hostile = [m for m in tasks.messages if is_training and m.metadata.dst_node_id in self._hostile_ids]
+        others = [m for m in tasks.messages if m not in hostile]
+        honest_answers = list(self._honest.exchange(replace(tasks, messages=others)))
+        hostile_answers = list(self._hostile.exchange(replace(tasks, messages=hostile)))
         if hostile and others:
             hostile_answers = self._forged(hostile, hostile_answers, honest_answers)
         return [*hostile_answers, *honest_answers]

@@ -25,7 +25,7 @@ from common.streams import stream
 from common.training import Evaluation, evaluate, fit
 from server import strategies
 from server.gathering import Cohort
-from server.grids import Answer, Node, NodeGrid
+from server.grids import Answer, Node, NodeGrid, Tasks
 from server.plan import Plan
 from server.rounds import rounds
 from server.updates.screening import Screen
@@ -57,14 +57,9 @@ class Split(NodeGrid):
         """One a shard."""
         return [Node(number + 1, f"shard-{number}", number) for number in range(len(self.parts))]
 
-    def exchange(
-        self, round_name: str, messages: object, deadline_seconds: float, *_: object, **__: object
-    ) -> list[Answer]:
+    def exchange(self, tasks: Tasks) -> list[Answer]:
         """Train them one after another."""
-        return [
-            Answer(m.metadata.dst_node_id, answer(self._fit, m, _CONTEXT), "", 0.0, 0, 0)
-            for m in messages  # type: ignore[attr-defined]
-        ]
+        return [Answer(m.metadata.dst_node_id, answer(self._fit, m, _CONTEXT), "", 0.0, 0, 0) for m in tasks.messages]
 
     def _fit(self, message: Message, _: Context) -> Message:
         task, shard = read_task(message.content), message.metadata.dst_node_id - 1

@@ -6,14 +6,12 @@ Flower's own strategies do, with ``Grid.send_and_receive``.
 
 import logging
 import os
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import torch
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from benchmarks.simulated_task import Work
@@ -23,7 +21,7 @@ from server import strategies
 from server.engines.flower import FlowerGrid
 from server.engines.ray import ray_grid
 from server.gathering import Cohort, gather, sample
-from server.grids import NOBODY, Answer, NodeGrid, Reserve, num_bytes
+from server.grids import Answer, NodeGrid, Tasks, num_bytes
 from server.plan import Plan
 from server.rounds import rounds
 from server.simulation import Simulation
@@ -35,19 +33,11 @@ PATIENCE_SECONDS = 600.0
 class AsFlowerWaits(FlowerGrid):
     """Leaves the waiting to Flower."""
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
+    def exchange(self, tasks: Tasks) -> list[Answer]:
         """One answer for each message; when each came is not known."""
-        del round_name, num_enough, reserve
-        replies = self._grid.send_and_receive(messages, timeout=deadline_seconds)
+        replies = self._grid.send_and_receive(tasks.messages, timeout=tasks.deadline_seconds)
         return [
-            Answer(reply.metadata.src_node_id, reply, "", 0.0, num_bytes(messages[0]), num_bytes(reply))
+            Answer(reply.metadata.src_node_id, reply, "", 0.0, num_bytes(tasks.messages[0]), num_bytes(reply))
             for reply in replies
         ]
 

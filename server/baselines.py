@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from flwr.app import Message
 
 from common import models, optimizers
 from common.errors import RunDirectoryError, RunFailed, UsageError
@@ -17,7 +16,7 @@ from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.streams import stream
 from common.training import FitResult, fit
-from server.grids import NOBODY, Answer, Node, NodeGrid, Reserve
+from server.grids import Answer, Node, NodeGrid, Tasks
 from server.local_only import check_room
 from server.memory import Plain
 from server.phases import Phases
@@ -157,16 +156,9 @@ class NoNodes(NodeGrid):
         """None."""
         return []
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
+    def exchange(self, tasks: Tasks) -> list[Answer]:
         """There is nobody to send to."""
-        raise AssertionError(f"{round_name}: a run without nodes sends no tasks")
+        raise AssertionError(f"{tasks.round_name}: a run without nodes sends no tasks")
 
 
 def _paced(tell: Callable[[float], None]) -> Callable[[float], None]:

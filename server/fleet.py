@@ -8,18 +8,16 @@ task of an exchange ends with one answer.
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
-
-from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.records import identify
 from common.settings import Settings
 from server.admission.passport import Control
-from server.grids import NOBODY, Answer, Debt, Node, NodeGrid, Reserve, Verdict
+from server.grids import Answer, Debt, Node, NodeGrid, Tasks, Verdict
 from server.link.assignment import Assignment
 from server.link.debts import Paid
 from server.link.relay import Listener, Relay
@@ -88,21 +86,14 @@ class Fleet(NodeGrid):
         self._changed.wait(seconds)
         self._changed.clear()
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> Iterator[Answer]:
+    def exchange(self, tasks: Tasks) -> Iterator[Answer]:
         """Issue tasks and wait for updates: until the last has come, its node is gone for good, or time is up."""
         ended: SimpleQueue[Assignment | None] = SimpleQueue()
 
         async def exchange() -> None:
-            names = {node.node_id: f"{round_name}/{node.name}" for node in self._roster.seen()}
+            names = {node.node_id: f"{tasks.round_name}/{node.name}" for node in self._roster.seen()}
             try:
-                await self._streams.tasks.exchange(names, messages, deadline_seconds, num_enough, reserve, ended.put)
+                await self._streams.tasks.exchange(names, tasks, ended.put)
             finally:
                 self._loop.call_soon(ended.put, None)  # after those that ended with it
 

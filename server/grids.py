@@ -89,7 +89,15 @@ class Reserve:
     before: Callable[[int], None] = lambda _: None  # told a node's id before its task goes out; may take long
 
 
-NOBODY = Reserve()
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of one exchange, and when it is over."""
+
+    round_name: str  # RUN/ROUND, or RUN/ROUND/evaluate; with the node's name it names the task
+    messages: Sequence[Message]  # at most one for each node
+    deadline_seconds: float  # counted from when they go out
+    num_enough: int = 0  # when so many replies without an error are in, the other tasks expire; 0: wait for all
+    reserve: Reserve = Reserve()  # who takes the places of nodes that vanish
 
 
 class NodeGrid(Grid):
@@ -102,30 +110,18 @@ class NodeGrid(Grid):
         """The nodes that can take a task now, in node order."""
 
     @abstractmethod
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> Iterable[Answer]:
-        """Send one message to each destination node and gather answers until all are in or time is up.
+    def exchange(self, tasks: Tasks) -> Iterable[Answer]:
+        """Send each message to its node and gather answers until all or enough are in, or time is up.
 
-        Args:
-            round_name: ``RUN/ROUND``, or ``RUN/ROUND/evaluate``; with the node's name it names the task.
-            messages: at most one for each node.
-            deadline_seconds: counted from now.
-            num_enough: when so many replies without an error are in, the other tasks expire; 0 = wait for all. An
-                engine whose nodes are never late may wait for all.
-            reserve: who takes the places of nodes that vanish. An engine that cannot see that asks none of them.
+        An engine whose nodes are never late may wait for all, and one that cannot see that a node has vanished asks
+        none of the reserve.
 
         Returns:
             One answer for each message that was sent, once, in the order in which they come: an engine that can gives
             the first ones while others are under way.
 
         Raises:
-            Exception: what ``reserve.before`` raised, after the last answer; that task was not sent.
+            Exception: what ``tasks.reserve.before`` raised, after the last answer; that task was not sent.
         """
 
     def busy(self) -> list[Node]:
@@ -166,7 +162,7 @@ class NodeGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Flower's form of ``exchange``: the replies alone."""
-        answers = self.exchange("flower/0", list(messages), timeout if timeout is not None else 10.0**9)
+        answers = self.exchange(Tasks("flower/0", list(messages), timeout if timeout is not None else 10.0**9))
         return [answer.reply for answer in answers if answer.reply is not None]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:

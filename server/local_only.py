@@ -18,7 +18,7 @@ from common.settings import Settings
 from common.training import Evaluation
 from server.broadcast import broadcast
 from server.gathering import Cohort
-from server.grids import Answer, Node, NodeGrid
+from server.grids import Answer, Node, NodeGrid, Tasks
 from server.memory import Plain
 from server.plan import Plan
 from server.report import LocalModel, Round
@@ -80,7 +80,7 @@ class LocalOnly:
         messages = [self._task(number, node) for node in cohort]
         plan.issue(number, cohort)
         start = time.monotonic()
-        answers = list(self._grid.exchange(f"{plan.run}/{number}", messages, plan.deadline_seconds))
+        answers = list(self._grid.exchange(Tasks(f"{plan.run}/{number}", messages, plan.deadline_seconds)))
         exchanged = time.monotonic()
         updates, rejected = self._screened(answers, nodes)
         for update in updates:

@@ -8,7 +8,7 @@ from common.models import State
 from common.records import OWN_DATA, read_evaluation
 from server import strategies
 from server.broadcast import broadcast
-from server.grids import Answer, Node, NodeGrid
+from server.grids import Answer, Node, NodeGrid, Tasks
 from server.plan import Plan
 from server.report import NodeEvaluation
 from server.updates.screening import Screen
@@ -24,7 +24,7 @@ def evaluate_on_nodes(grid: NodeGrid, plan: Plan, state: State, number: int) -> 
     nodes = {node.node_id: node for node in grid.nodes() if plan.admits(node)}
     messages = strategies.evaluation_tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     broadcast(state, plan.broadcast_codec, messages)
-    answers = grid.exchange(f"{plan.run}/{number}/evaluate", messages, plan.deadline_seconds)
+    answers = grid.exchange(Tasks(f"{plan.run}/{number}/evaluate", messages, plan.deadline_seconds))
     order = {node_id: place for place, node_id in enumerate(nodes)}
     found = []
     for answer in sorted(answers, key=lambda answer: order[answer.node_id]):

@@ -14,7 +14,7 @@ from server import strategies
 from server.arrivals import arrivals, let_go
 from server.broadcast import broadcast
 from server.gathering import Cohort
-from server.grids import Answer, Node, NodeGrid, Reserve
+from server.grids import Answer, Node, NodeGrid, Reserve, Tasks
 from server.node_evaluation import evaluate_on_nodes
 from server.phases import split
 from server.plan import Plan
@@ -57,11 +57,13 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     plan.issue(number, asked)
     start = time.monotonic()
     coming = grid.exchange(
-        f"{plan.run}/{number}",
-        [tasks[node.node_id] for node in asked],
-        plan.deadline_seconds,
-        num_enough=num_enough,
-        reserve=Reserve([tasks[n.node_id] for n in standing_by], lambda node_id: plan.issue(number, [nodes[node_id]])),
+        Tasks(
+            f"{plan.run}/{number}",
+            [tasks[node.node_id] for node in asked],
+            plan.deadline_seconds,
+            num_enough,
+            Reserve([tasks[n.node_id] for n in standing_by], lambda node_id: plan.issue(number, [nodes[node_id]])),
+        )
     )
     answers, checked, rejected, exchanged = arrivals(
         coming, nodes, lambda reply, node: plan.screen.check(reply, node, origin, budgets.get(node.node_id), base)

@@ -13,7 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from common import fleet_pb2 as pb
 from common.records import identify
 from common.wire import from_update, own_config, shared_parts, to_task
-from server.grids import NOBODY, TRAIN, Answer, Node, NodeGrid, Reserve, num_bytes
+from server.grids import TRAIN, Answer, Node, NodeGrid, Tasks, num_bytes
 from server.memory import Plain
 from server.remembered import from_memory, to_memory
 from server.workers import Work, Workers, how_many, replies
@@ -55,19 +55,11 @@ class Simulation(NodeGrid):
         """All virtual nodes: they never leave."""
         return list(self._nodes)
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
+    def exchange(self, tasks: Tasks) -> list[Answer]:
         """Train the nodes here, a few at a time, or over the workers; nobody expires."""
-        del round_name, deadline_seconds, num_enough, reserve
         start = time.monotonic()
         answers = []
-        for message, reply in zip(messages, self._replies(messages), strict=True):
+        for message, reply in zip(tasks.messages, self._replies(tasks.messages), strict=True):
             node_id = message.metadata.dst_node_id
             if message.metadata.message_type == TRAIN:
                 self.listener(f"sim-{node_id - 1}")

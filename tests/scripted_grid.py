@@ -9,7 +9,7 @@ from common.arrays import to_record
 from common.models import State
 from common.records import Update, identify, update_record
 from server.gathering import Cohort
-from server.grids import ENOUGH, NOBODY, Answer, Node, NodeGrid, Reserve, Verdict
+from server.grids import ENOUGH, Answer, Node, NodeGrid, Tasks, Verdict
 
 identify(run_id=1, node_id=1)
 
@@ -48,30 +48,23 @@ class ScriptedGrid(NodeGrid):
     def nodes(self) -> list[Node]:
         return sorted(self.scripts, key=lambda node: node.order)
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
-        asked = {message.metadata.dst_node_id: message for message in messages}
-        self.tasks += messages
+    def exchange(self, tasks: Tasks) -> list[Answer]:
+        asked = {message.metadata.dst_node_id: message for message in tasks.messages}
+        self.tasks += tasks.messages
         names = [node.name for node in self.nodes() if node.node_id in asked]
-        self.tape.append(f"{round_name} within {deadline_seconds:g} s -> {', '.join(names)}")
-        by_id, standing_by = {node.node_id: node for node in self.scripts}, list(reserve.messages)
+        self.tape.append(f"{tasks.round_name} within {tasks.deadline_seconds:g} s -> {', '.join(names)}")
+        by_id, standing_by = {node.node_id: node for node in self.scripts}, list(tasks.reserve.messages)
         waiting = [asked[node_id] for node_id in by_id if node_id in asked]
         answers: list[Answer] = []
         while waiting:
             message = waiting.pop(0)
             node = by_id[message.metadata.dst_node_id]
-            is_enough = 0 < num_enough <= sum(a.reply is not None and not a.reply.has_error() for a in answers)
+            is_enough = 0 < tasks.num_enough <= sum(a.reply is not None and not a.reply.has_error() for a in answers)
             answers.append(_answer(node, message, (lambda _: ENOUGH) if is_enough else self.scripts[node]))
             if answers[-1].reply is None and standing_by and not is_enough:
                 waiting.append(standing_by.pop(0))
-                reserve.before(waiting[-1].metadata.dst_node_id)
-                self.tape.append(f"{round_name} -> {by_id[waiting[-1].metadata.dst_node_id].name} instead")
+                tasks.reserve.before(waiting[-1].metadata.dst_node_id)
+                self.tape.append(f"{tasks.round_name} -> {by_id[waiting[-1].metadata.dst_node_id].name} instead")
         return answers
 
     def wait_for_change(self, seconds: float) -> None:

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from common.errors import WireError
 from common.records import error_reply, read_holding
-from server.grids import ENOUGH, NOBODY, UNKNOWN_SHARD, Answer, Node, NodeGrid, Reserve, num_bytes
+from server.grids import ENOUGH, UNKNOWN_SHARD, Answer, Node, NodeGrid, Tasks, num_bytes
 
 ASK_AGAIN_SECONDS = 60.0  # a question to a node that died is lost: Flower does not redeliver
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.02, 1.0  # between two looks for replies; each is a request to a SuperLink
@@ -38,30 +38,22 @@ class FlowerGrid(NodeGrid):
                 self._meet(question.metadata.dst_node_id, reply)
         return sorted(self._known.values(), key=lambda node: node.order)
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
-        """Let the engine carry ``messages``; bytes are those of the arrays, for it counts none."""
-        del round_name, reserve
+    def exchange(self, tasks: Tasks) -> list[Answer]:
+        """Let the engine carry the messages; bytes are those of the arrays, for it counts none."""
         start = time.monotonic()
-        asked = self._push(messages)
+        asked = self._push(tasks.messages)
         answers = [
             Answer(message.metadata.dst_node_id, None, "the engine did not take the task", 0.0, 0, 0)
-            for message in messages
+            for message in tasks.messages
             if message.metadata.message_id not in asked
         ]
         pause = FIRST_LOOK_SECONDS
-        reason = f"no update within {deadline_seconds:g} s"
-        while asked and (left := start + deadline_seconds - time.monotonic()) > 0:
+        reason = f"no update within {tasks.deadline_seconds:g} s"
+        while asked and (left := start + tasks.deadline_seconds - time.monotonic()) > 0:
             for message, reply in self._replies(asked):
                 del asked[message.metadata.message_id]
                 answers.append(_answer(message, reply, "", start))
-            if num_enough and sum(a.reply is not None and not a.reply.has_error() for a in answers) >= num_enough:
+            if 0 < tasks.num_enough <= sum(a.reply is not None and not a.reply.has_error() for a in answers):
                 reason = ENOUGH
                 break
             if asked:

@@ -8,7 +8,7 @@ from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import shared_parts
-from server.grids import ENOUGH, Debt, Node, Reserve, Seen
+from server.grids import ENOUGH, Debt, Node, Seen, Tasks
 from server.link.assignment import Assignment, Shared
 from server.link.debts import Debts
 from server.link.session import Session
@@ -27,44 +27,38 @@ class OpenTasks:
     async def exchange(
         self,
         names: Mapping[int, str],
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int,
-        reserve: Reserve,
+        tasks: Tasks,
         heard: Callable[[Assignment], None] = lambda _: None,
     ) -> list[Assignment]:
         """Issue tasks and wait until all have ended; see ``NodeGrid.exchange``.
 
         Args:
             names: of the tasks, by node id.
-            messages: at most one for each node.
-            deadline_seconds: counted from now.
-            num_enough: how many updates end the exchange; 0 = all.
-            reserve: who takes the places of nodes that vanish.
+            tasks: what is asked.
             heard: told of each task once it has ended.
         """
-        clock, standing_by = asyncio.get_running_loop().time, list(reserve.messages)
-        deadline = clock() + deadline_seconds
+        clock, standing_by = asyncio.get_running_loop().time, list(tasks.reserve.messages)
+        deadline = clock() + tasks.deadline_seconds
         shared: dict[tuple[int, int], Shared] = {}  # by what messages have in common
-        assignments = [self._issue(names, message, deadline, shared, heard) for message in messages]
+        assignments = [self._issue(names, message, deadline, shared, heard) for message in tasks.messages]
         waited_for, num_updates = {assignment.outcome: assignment for assignment in assignments}, 0
-        needs_each = bool(num_enough or standing_by)  # to wait for one after another costs more, with many nodes
+        needs_each = bool(tasks.num_enough or standing_by)  # to wait for one after another costs more, with many nodes
         while waited_for and (left := deadline - clock()) > 0:
             done, _ = await asyncio.wait(
                 waited_for, timeout=left, return_when="FIRST_COMPLETED" if needs_each else "ALL_COMPLETED"
             )
             ended = [waited_for.pop(outcome) for outcome in done]
             num_updates += sum(assignment.is_updated for assignment in ended)
-            if num_enough and num_updates >= num_enough:
+            if 0 < tasks.num_enough <= num_updates:
                 break
             for message in self._free(standing_by, sum(assignment.is_forfeited for assignment in ended)):
                 with suppress(TimeoutError):  # a disk that takes longer must not hold up the end of the round
                     async with asyncio.timeout_at(deadline):
-                        await asyncio.to_thread(reserve.before, message.metadata.dst_node_id)
+                        await asyncio.to_thread(tasks.reserve.before, message.metadata.dst_node_id)
                 assignments.append(self._issue(names, message, deadline, shared, heard))
                 waited_for[assignments[-1].outcome] = assignments[-1]
-        is_enough = bool(num_enough) and num_updates >= num_enough
-        self._close(assignments, ENOUGH if is_enough else f"no update within {deadline_seconds:g} s")
+        is_enough = 0 < tasks.num_enough <= num_updates
+        self._close(assignments, ENOUGH if is_enough else f"no update within {tasks.deadline_seconds:g} s")
         return assignments
 
     def is_training(self, task: str) -> bool:

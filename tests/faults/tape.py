@@ -1,13 +1,13 @@
 """What watches a fleet from the outside: every task that is issued, how long exchanges take, who can be reached."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from common.arrays import to_record
 from server.fleet import Fleet
-from server.grids import NOBODY, Answer, Debt, Node, NodeGrid, Reserve, Verdict
+from server.grids import Answer, Debt, Node, NodeGrid, Tasks, Verdict
 from server.link.roster import node_id
 from tests.faults.light_nodes import light_state
 from tests.link_twins import PATIENCE_SECONDS
@@ -56,26 +56,19 @@ class Tape(NodeGrid):
     def settle(self, verdicts: Iterable[Verdict]) -> None:
         self._fleet.settle(verdicts)
 
-    def exchange(
-        self,
-        round_name: str,
-        messages: Sequence[Message],
-        deadline_seconds: float,
-        num_enough: int = 0,
-        reserve: Reserve = NOBODY,
-    ) -> list[Answer]:
+    def exchange(self, tasks: Tasks) -> list[Answer]:
         start = time.monotonic()
-        answers = list(self._fleet.exchange(round_name, messages, deadline_seconds, num_enough, reserve))
+        answers = list(self._fleet.exchange(tasks))
         self.seconds.append(time.monotonic() - start)
-        asked = [message.metadata.dst_node_id for message in messages]
-        standing_by = {message.metadata.dst_node_id for message in reserve.messages}
+        asked = [message.metadata.dst_node_id for message in tasks.messages]
+        standing_by = {message.metadata.dst_node_id for message in tasks.reserve.messages}
         asked += [answer.node_id for answer in answers if answer.node_id in standing_by]
-        self.issued += [f"{round_name}/{self._names[node]}" for node in asked]
+        self.issued += [f"{tasks.round_name}/{self._names[node]}" for node in asked]
         return answers
 
     def ask(self, node_ids: Iterable[int]) -> set[int]:
         """Which of these nodes answer when they are asked for something that light nodes cannot do."""
         task = RecordDict({"arrays": to_record(light_state()), "config": ConfigRecord({})})
         messages = [Message(task, node, "evaluate") for node in node_ids]
-        answers = self._fleet.exchange("links", messages, PATIENCE_SECONDS)
+        answers = self._fleet.exchange(Tasks("links", messages, PATIENCE_SECONDS))
         return {answer.node_id for answer in answers if answer.reply is not None}

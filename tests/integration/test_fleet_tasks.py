@@ -15,7 +15,7 @@ from common.arrays import to_record
 from common.records import OWN
 from common.wire import from_task, to_task, to_update
 from server.fleet import Fleet
-from server.grids import ENOUGH, NOBODY, Answer, Node, Reserve, Verdict
+from server.grids import ENOUGH, Answer, Node, Reserve, Tasks, Verdict
 from server.link.roster import node_id
 from server.link.streams import OVERSIZE_BYTES
 from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
@@ -57,7 +57,7 @@ def exchange(
 ) -> Future[list[Answer]]:
     """Its answers are in the order of ``nodes``, not in that of their coming."""
     order = [node.node_id for node in nodes]
-    coming = fleet.exchange("run/1", tasks_for(nodes), seconds)
+    coming = fleet.exchange(Tasks("run/1", tasks_for(nodes), seconds))
     return aside.submit(lambda: sorted(coming, key=lambda answer: order.index(answer.node_id)))
 
 
@@ -157,7 +157,7 @@ def test_what_is_one_nodes_own_comes_with_what_all_share_which_is_packed_once(
     ]
     messages = [Message(contents[node.shard], node.node_id, "train") for node in (A, B)]
     with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
-        answers = aside.submit(list, fleet.exchange("run/1", messages, 60.0))
+        answers = aside.submit(list, fleet.exchange(Tasks("run/1", messages, 60.0)))
         for node, name, steps in ((first, "a", 3), (second, "b", 4)):
             task = node.hear("task")
             content = from_task(task, node_id=1).content
@@ -311,7 +311,7 @@ def test_a_late_update_is_not_counted_in_the_next_round(fleet: Fleet, aside: Thr
         node.hear("task")
         node.hear("cancel")
         shared = [task_message(A, toy_state(1.0))]
-        answers = aside.submit(list, fleet.exchange("run/2", shared, 60.0))
+        answers = aside.submit(list, fleet.exchange(Tasks("run/2", shared, 60.0)))
         assert node.hear("task").task == "run/2/a"
         node.say(update("run/1/a", 9.0))
         assert node.hear("verdict").reason == NOT_OPEN
@@ -365,13 +365,7 @@ def test_an_update_that_cannot_be_read_is_an_error_reply(fleet: Fleet, aside: Th
 
 
 def test_an_exchange_with_nobody_is_over_at_once(fleet: Fleet) -> None:
-    assert list(fleet.exchange("run/1", [], 60.0)) == []
-
-
-def race(
-    aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], num_enough: int, reserve: Reserve = NOBODY
-) -> Future[list[Answer]]:
-    return aside.submit(list, fleet.exchange("run/1", tasks_for(nodes), 60.0, num_enough, reserve))
+    assert list(fleet.exchange(Tasks("run/1", [], 60.0))) == []
 
 
 def tasks_for(nodes: Sequence[Node]) -> list[Message]:
@@ -383,7 +377,7 @@ def test_enough_updates_end_the_round_and_cancel_the_rest(
     fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor
 ) -> None:
     with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
-        answers = race(aside, fleet, [A, B], num_enough=1)
+        answers = aside.submit(list, fleet.exchange(Tasks("run/1", tasks_for([A, B]), 60.0, num_enough=1)))
         first.hear("task")
         second.hear("task")
         first.say(pb.FromNode(update=pb.Update(task="run/1/a", error="out of memory")))
@@ -392,7 +386,7 @@ def test_enough_updates_end_the_round_and_cancel_the_rest(
         assert {answer.reply is not None for answer in answers.result(PATIENCE_SECONDS)} == {True}  # an error is none
 
     with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
-        answers = race(aside, fleet, [A, B], num_enough=1)
+        answers = aside.submit(list, fleet.exchange(Tasks("run/1", tasks_for([A, B]), 60.0, num_enough=1)))
         first.hear("task")
         second.hear("task")
         second.say(update("run/1/b", 2.0, 1))
@@ -407,7 +401,7 @@ def test_a_free_node_gets_the_task_of_one_that_is_gone_for_good(diary: Diary, as
         with joined(fleet, "a", 0) as first:
             told: list[int] = []
             reserve = Reserve(tasks_for([Node(node_id("c"), "c", 2), B]), told.append)
-            answers = race(aside, fleet, [A], num_enough=0, reserve=reserve)
+            answers = aside.submit(list, fleet.exchange(Tasks("run/1", tasks_for([A]), 60.0, reserve=reserve)))
             first.hear("task")
         assert second.hear("task").task == "run/1/b"  # c is not here
         assert told == [B.node_id]  # before b heard of it

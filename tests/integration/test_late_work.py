@@ -17,7 +17,7 @@ from common.settings import Settings
 from common.wire import model_digest, pack, to_update
 from server import strategies
 from server.fleet import Fleet
-from server.grids import Node
+from server.grids import Node, Tasks
 from server.memory import Plain
 from server.plan import Plan
 from server.report import NodeReport, Round
@@ -255,7 +255,7 @@ def test_a_node_may_go_on_after_the_deadline_and_is_free_once_it_has_delivered(d
         server.fleet = fleet
         with joined(server, "a") as (a,), ThreadPoolExecutor(1) as aside:
             message = task_message(Node(fleet.nodes()[0].node_id, "a", 0), toy_state())
-            answers = aside.submit(list, fleet.exchange("run/1", [message], 0.3))
+            answers = aside.submit(list, fleet.exchange(Tasks("run/1", [message], 0.3)))
             a.hear("task")
             a.say(pb.FromNode(progress=pb.Progress(task="run/1/a", fraction=0.5)))
             assert answers.result(PATIENCE_SECONDS)[0].reason == "no update within 0.3 s"

@@ -20,7 +20,7 @@ from common.errors import RunFailed, UsageError
 from common.records import task_config
 from common.settings import Settings
 from server.fleet import Fleet
-from server.grids import Answer, Node, Verdict
+from server.grids import Answer, Node, Tasks, Verdict
 from server.link.roster import node_id
 from tests.link_twins import PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, real_node, until
 
@@ -79,7 +79,7 @@ def content(settings: Settings) -> RecordDict:
 
 
 def ask(fleet: Fleet, task: RecordDict, round_name: str = "run/1", seconds: float = PATIENCE_SECONDS) -> Answer:
-    (answer,) = fleet.exchange(round_name, [Message(task, A.node_id, "train")], seconds)
+    (answer,) = fleet.exchange(Tasks(round_name, [Message(task, A.node_id, "train")], seconds))
     return answer
 
 

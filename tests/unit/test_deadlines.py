@@ -16,7 +16,7 @@ from flwr.app import Message
 
 from common import fleet_pb2 as pb
 from common.wire import to_update
-from server.grids import NOBODY, Reserve
+from server.grids import Reserve, Tasks
 from server.link.assignment import Assignment
 from server.link.relay import Listener
 from server.link.roster import Roster, node_id
@@ -132,7 +132,7 @@ async def a_thousand_rounds() -> tuple[Counter[str], float]:
         messages = [Message(content, each, "train") for each in expected]
         names = {each: f"run/{number}/{each}" for each in expected}
         begin = loop.time()
-        ended = await streams.tasks.exchange(names, messages, DEADLINE, 0, NOBODY)
+        ended = await streams.tasks.exchange(names, Tasks(f"run/{number}", messages, DEADLINE))
         longest = max(longest, loop.time() - begin)
         answers = {each.node_id: _reason(each) for each in ended}
         assert answers == expected
@@ -178,7 +178,7 @@ async def a_round_beside_a_hanging_disk(disk: threading.Event) -> list[tuple[str
         disk.wait(PATIENCE_SECONDS)
 
     begin = asyncio.get_running_loop().time()
-    ended = await streams.tasks.exchange(names, [first], DEADLINE, 0, Reserve([other], write))
+    ended = await streams.tasks.exchange(names, Tasks("run/1", [first], DEADLINE, reserve=Reserve([other], write)))
     seconds = asyncio.get_running_loop().time() - begin
     disk.set()
     return [(_reason(each), seconds) for each in ended]

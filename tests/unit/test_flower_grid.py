@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from common.records import error_reply, holding_record, identify
 from server.engines.flower import FlowerGrid, last_line
-from server.grids import ENOUGH, UNKNOWN_SHARD, Node
+from server.grids import ENOUGH, UNKNOWN_SHARD, Node, Tasks
 
 identify(run_id=1, node_id=1)
 
@@ -128,7 +128,7 @@ def test_a_node_that_says_something_else_is_there_with_an_unknown_shard(life: Li
 def test_every_task_has_one_answer() -> None:
     update = RecordDict({"arrays": ArrayRecord({"weight": Array(np.ones(2, np.float32))})})
     grid = FlowerGrid(Engine({1: says(update), 2: silent, 3: fails(TRACEBACK), -4: silent}))
-    answers = grid.exchange("run/1", tasks(1, 2, 3, -4), deadline_seconds=0.1)
+    answers = grid.exchange(Tasks("run/1", tasks(1, 2, 3, -4), deadline_seconds=0.1))
     by_node = {answer.node_id: answer for answer in answers}
     assert len(answers) == 4
     size = 128 + 8  # bytes: NumPy's header and two floats
@@ -143,7 +143,7 @@ def test_every_task_has_one_answer() -> None:
 
 def test_enough_updates_end_the_exchange_and_an_error_is_none() -> None:
     grid = FlowerGrid(Engine({1: fails(TRACEBACK), 2: silent, 3: says(RecordDict())}))
-    answers = grid.exchange("run/1", tasks(1, 2, 3), deadline_seconds=60.0, num_enough=1)
+    answers = grid.exchange(Tasks("run/1", tasks(1, 2, 3), deadline_seconds=60.0, num_enough=1))
     assert {answer.node_id: (answer.reply is None, answer.reason) for answer in answers} == {
         1: (False, ""),
         2: (True, ENOUGH),
@@ -157,7 +157,7 @@ def test_a_reply_to_another_task_is_passed_over() -> None:
         reply.metadata.__dict__["_reply_to_message_id"] = "message-99"
         return reply
 
-    [answer] = FlowerGrid(Engine({1: forges})).exchange("run/1", tasks(1), deadline_seconds=0.05)
+    [answer] = FlowerGrid(Engine({1: forges})).exchange(Tasks("run/1", tasks(1), deadline_seconds=0.05))
     assert answer.reason == "no update within 0.05 s"
 
 
