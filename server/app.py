@@ -165,7 +165,7 @@ class Conductor:
             central = Centralized(self.run.run_id, settings, mnist.load("train"), self.console)
             self._memory = central.memory
             return central.rounds(last.state, last.strategy_state, numbers)
-        plan = planned(self.run, self.grid, parts, self._strikes, self._boxes)
+        plan = planned(self.run, self.grid, parts, self._strikes, self._boxes, self._say_begun)
         self._late = plan.late
         codec = plan.screen.codec
         self.grid.restore(last.nodes)
@@ -214,9 +214,10 @@ class Conductor:
         # Virtual nodes are never late, and nodes alone are not averaged: there, more would be asked for nothing.
         is_race = not settings.simulation.nodes and settings.run.baseline == "none"
         over_selection = federation.over_selection if is_race else 0.0
-        cohort = sample(nodes, federation.fraction, settings.run.seed, number, over_selection)
-        self.console.round_started(number, federation.rounds, len(cohort.nodes))
-        return cohort
+        return sample(nodes, federation.fraction, settings.run.seed, number, over_selection)
+
+    def _say_begun(self, number: int, num_nodes: int) -> None:
+        self.console.round_started(number, self.run.settings.federation.rounds, num_nodes)
 
     def _show_waiting(self, waiting: Waiting) -> None:
         self.console.waiting(waiting, self.run.settings.data.num_shards)

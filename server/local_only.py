@@ -78,7 +78,7 @@ class LocalOnly:
     def _round(self, number: int, cohort: Sequence[Node]) -> Round:
         plan, nodes = self._plan, {node.node_id: node for node in cohort}
         messages = [self._task(number, node) for node in cohort]
-        plan.issue(number, cohort)
+        plan.begin(number, cohort)
         start = time.monotonic()
         answers = list(self._grid.exchange(Tasks(f"{plan.run}/{number}", messages, plan.deadline_seconds)))
         exchanged = time.monotonic()

@@ -39,6 +39,7 @@ class Plan:
     min_report_fraction: float = 0.0  # of the updates wanted, how many must be usable for the model to change
     replace_lost: bool = False  # whether another node is asked in the place of one that vanished
     issue: Callable[[int, Sequence[Node]], None] = lambda *_: None  # writes down whom a round asks, before it does
+    say_begun: Callable[[int, int], None] = lambda *_: None  # told a round that begins, and how many nodes it asks
     admits: Callable[[Node], bool] = lambda _: True  # whether a node may be asked to
     num_aside: Callable[[], int] = lambda: 0  # how many nodes are set aside for good
     boxes: TimeBoxes | None = None  # None: every node trains for whole epochs
@@ -49,6 +50,15 @@ class Plan:
         None  # of the global models, which is tested in place of the newest; None: it is not
     )
 
+    def begin(self, number: int, nodes: Sequence[Node]) -> None:
+        """Write down that round ``number`` asks ``nodes``, and only then say so: nobody hears of tasks that get lost.
+
+        Raises:
+            RunFailed: it cannot be written.
+        """
+        self.issue(number, nodes)
+        self.say_begun(number, len(nodes))
+
     def memory(self) -> dict[str, Plain]:
         """What the next round of an averaging run needs, beside its model."""
         average = {AVERAGE: self.average.memory} if self.average else {}
@@ -56,7 +66,12 @@ class Plan:
 
 
 def planned(
-    run: RunDirectory, grid: NodeGrid, parts: Sequence[shards.Indices], strikes: Strikes, boxes: TimeBoxes | None
+    run: RunDirectory,
+    grid: NodeGrid,
+    parts: Sequence[shards.Indices],
+    strikes: Strikes,
+    boxes: TimeBoxes | None,
+    say_begun: Callable[[int, int], None],
 ) -> Plan:
     """The plan of a run, as its last checkpoint left it.
 
@@ -66,6 +81,7 @@ def planned(
         parts: which examples each shard holds.
         strikes: who has sent nonsense so far.
         boxes: the budgets of nodes; None = whole epochs.
+        say_begun: told a round that begins, and how many nodes it asks.
 
     Raises:
         RunDirectoryError: the checkpoint is not that of a run with these settings.
@@ -99,6 +115,7 @@ def planned(
         replace_lost=settings.federation.replace_lost,
         # Virtual nodes are the same ones when a round is done again.
         issue=(lambda *_: None) if settings.simulation.nodes else run.issue,
+        say_begun=say_begun,
         admits=strikes.admits,
         num_aside=lambda: strikes.num_aside,
         boxes=boxes,

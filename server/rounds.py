@@ -54,7 +54,7 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     budgets = plan.boxes.put_on(tasks.values(), nodes) if plan.boxes else {}
     origin, base = state, broadcast(state, plan.broadcast_codec, tasks.values())
     num_enough = cohort.num_wanted if cohort.num_wanted < len(asked) else 0
-    plan.issue(number, asked)
+    plan.begin(number, asked)
     start = time.monotonic()
     coming = grid.exchange(
         Tasks(

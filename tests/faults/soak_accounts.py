@@ -30,7 +30,8 @@ def account_of(run: Path, events: Iterable[Mapping[str, Any]], worked_on: Iterab
     In these, updates may still be owed (``federation.late_rounds``), and have no verdict yet.
 
     A round that was done again after a kill asked the nodes of each time, of which many are the same: there, the number
-    of verdicts is only bounded by what the server told, and what nodes said is what tells a missing one.
+    of verdicts is only bounded by what the server told, and what nodes said is what tells a missing one. A server that
+    was killed once it had written down whom it asks, and before it could tell, leaves no upper bound either.
 
     Args:
         run: its directory.
@@ -41,9 +42,12 @@ def account_of(run: Path, events: Iterable[Mapping[str, Any]], worked_on: Iterab
     saved = set(range(1, last - LATE_ROUNDS + 1))
     ledger = [line for line in read_json_lines(run / LEDGER) if line["round"] in saved]
     asked: dict[int, list[int]] = {}
+    begun = Counter({1: -1})  # how often a server took up a round that another had left
     for event in events:
         if event["event"] == "round_started":
             asked.setdefault(event["round"], []).append(event["num_nodes"])
+        if event["event"] == "started":
+            begun[event["first_round"]] += 1
     lines = Counter(line["round"] for line in ledger)
     tasks = Counter(line["task"] for line in ledger)
     names = {(line["round"], line["node"]) for line in ledger}
@@ -52,7 +56,8 @@ def account_of(run: Path, events: Iterable[Mapping[str, Any]], worked_on: Iterab
     unexplained += [
         f"round {number}: {asked.get(number)} tasks issued, {lines[number]} verdicts"
         for number in sorted(saved)
-        if not asked[number][-1] <= lines[number] <= sum(asked[number])
+        if lines[number] < asked[number][-1]
+        or (len(asked[number]) > begun[number] and lines[number] > sum(asked[number]))
     ]
     unexplained += [
         f"{node} worked in round {number}: no verdict"

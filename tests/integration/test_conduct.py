@@ -1,5 +1,6 @@
 """Rule: every finished round is saved and told to its nodes; a run that cannot go on ends with all it learned."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,6 +208,20 @@ def test_who_was_set_aside_stays_so_after_a_resume_and_is_not_waited_for(new_run
     grid = ScriptedGrid({NODES[0]: learned, NODES[1]: broken})
     story(run, grid)
     assert [line.partition(" -> ")[2] for line in grid.tape if "->" in line] == ["node-0"] * 3
+
+
+def test_nobody_hears_of_a_round_before_it_is_written_down_whom_it_asks(new_run: Any) -> None:
+    run, heard = new_run(settings_of()), io.StringIO()
+    (run.path / ".issued.json").mkdir()  # a disk that does not take it
+    grid = ScriptedGrid({NODES[0]: learned})
+    with (
+        make_console(quiet=True, json=True, stream=heard) as console,
+        pytest.raises(RunFailed, match=r"\.issued\.json"),
+    ):
+        conduct(run, grid, console, StopRequest())
+    (run.path / ".issued.json").rmdir()
+    assert [json.loads(line)["event"] for line in heard.getvalue().splitlines()] == ["round_done"]  # of round 0
+    assert grid.tape == []
 
 
 class Killed(BaseException):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,8 +63,9 @@ def train(
     numbers: Sequence[int] = (1, 2),
     memory: dict[str, Plain] | None = None,
     cohort: Callable[[int], Cohort] | None = None,
+    plan: Plan = PLAN,
 ) -> tuple[list[Round], dict[str, Plain]]:
-    alone = LocalOnly(grid, PLAN, toy_state(), judge)
+    alone = LocalOnly(grid, plan, toy_state(), judge)
     return list(alone.rounds(memory or {}, numbers, cohort or (lambda _: everybody(grid.nodes())))), alone.memory()
 
 
@@ -183,8 +185,11 @@ def test_new_nodes_beyond_the_room_of_a_checkpoint_get_no_task(monkeypatch: pyte
     monkeypatch.setattr(local_only, "MAX_BYTES", 2 * 2 * 16 * 4)  # two models of 16 weights, in half of it
     grid = ScriptedGrid({NODES[number]: adds(1.0, number) for number in range(3)})
     come = {1: [NODES[1]], 2: list(NODES[:3]), 3: list(NODES[:3])}
-    train(grid, [1, 2, 3], cohort=lambda number: everybody(come[number]))
+    told: list[tuple[int, int]] = []
+    plan = replace(PLAN, say_begun=lambda number, num_nodes: told.append((number, num_nodes)))
+    train(grid, [1, 2, 3], cohort=lambda number: everybody(come[number]), plan=plan)
     assert [(node, number) for node, _, number in sent(grid)] == [(2, 1), (1, 2), (2, 2), (1, 3), (2, 3)]
+    assert told == [(1, 1), (2, 2), (3, 2)]  # and nobody is told that three were asked
 
 
 def test_more_virtual_nodes_than_there_is_room_for_are_refused() -> None:
