@@ -40,17 +40,6 @@ def control(machine: Machine) -> Control:
 
 
 @pytest.fixture
-def aside() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture
-def diary() -> Diary:
-    return Diary()
-
-
-@pytest.fixture
 def fleet(control: Control, diary: Diary) -> Iterator[Fleet]:
     with fleet_with(diary, link_settings(), control=control) as fleet:
         yield fleet

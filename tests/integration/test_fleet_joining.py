@@ -1,6 +1,5 @@
 """Rule: who says a proper hello joins; all others are told why not, and no node disturbs another."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -24,17 +23,6 @@ WELCOMED: Any = {
 }
 WELCOME = pb.Welcome(**WELCOMED)
 NO_HELLO = (grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
-
-
-@pytest.fixture
-def diary() -> Diary:
-    return Diary()
-
-
-@pytest.fixture
-def fleet(diary: Diary) -> Iterator[Fleet]:
-    with fleet_with(diary, link_settings()) as fleet:
-        yield fleet
 
 
 def first_word(fleet: Fleet, said: pb.Hello) -> object:

@@ -2,77 +2,24 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from client.link import Link
 from common import fleet_pb2 as pb
 from common.arrays import to_record
 from common.records import OWN
-from common.wire import from_task, to_task, to_update
+from common.wire import from_task, to_task
 from server.fleet import Fleet
-from server.grids import ENOUGH, Answer, Node, Reserve, Tasks, Verdict
-from server.link.roster import node_id
+from server.grids import Tasks, Verdict
 from server.link.streams import OVERSIZE_BYTES
-from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings, until
-from tests.scripted_grid import task_message, toy_state, update_of
+from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, Diary, fleet_with, link_settings
+from tests.played_nodes import A, B, bias, bias_of, exchange, joined, update
+from tests.scripted_grid import toy_state
 
-A, B = Node(node_id("a"), "a", 0), Node(node_id("b"), "b", 1)
 NOT_OPEN = "this task is not open (any more)"
 IN_ALREADY = "an update for it is in already"
-
-
-@pytest.fixture
-def diary() -> Diary:
-    return Diary()
-
-
-@pytest.fixture
-def fleet(diary: Diary) -> Iterator[Fleet]:
-    with fleet_with(diary, link_settings()) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def aside() -> Iterator[ThreadPoolExecutor]:
-    """Where an exchange waits while the test plays its nodes."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@contextmanager
-def joined(fleet: Fleet, name: str, shard: int) -> Iterator[BareNode]:
-    with BareNode(fleet.port) as node:
-        node.say(pb.FromNode(hello=hello(name, shard=shard)))
-        assert node.hear("welcome").shard == shard
-        yield node
-
-
-def exchange(
-    aside: ThreadPoolExecutor, fleet: Fleet, nodes: Sequence[Node], seconds: float = 60.0
-) -> Future[list[Answer]]:
-    """Its answers are in the order of ``nodes``, not in that of their coming."""
-    order = [node.node_id for node in nodes]
-    coming = fleet.exchange(Tasks("run/1", tasks_for(nodes), seconds))
-    return aside.submit(lambda: sorted(coming, key=lambda answer: order.index(answer.node_id)))
-
-
-def update(task: str, value: float, shard: int = 0) -> pb.FromNode:
-    reply = Message(update_of(toy_state(value), shard), reply_to=task_message())
-    return pb.FromNode(update=to_update(reply, task))
-
-
-def bias(answer: Answer) -> float:
-    assert answer.reply is not None
-    return bias_of(answer.reply.content)
-
-
-def bias_of(content: RecordDict) -> float:
-    return float(content.array_records["arrays"]["bias"].numpy()[0])
 
 
 def test_task_progress_update_verdict(fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor) -> None:
@@ -216,109 +163,6 @@ def test_an_update_nobody_asked_for_is_not_counted(fleet: Fleet, diary: Diary) -
     assert "a delivered" not in diary.lines
 
 
-def test_a_node_that_is_back_in_the_round_gets_its_task_again(
-    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor
-) -> None:
-    with joined(fleet, "a", 0) as before:
-        answers = exchange(aside, fleet, [A])
-        first = before.hear("task")
-    diary.wait("a left: it")
-    with joined(fleet, "a", 0) as back:
-        again = back.hear("task")
-        assert (again.task, again.weights) == (first.task, first.weights)
-        assert again.deadline_seconds < first.deadline_seconds
-        back.say(update("run/1/a", 2.0))
-        (answer,) = answers.result(PATIENCE_SECONDS)
-        assert bias(answer) == 2.0
-        assert answer.bytes_down >= 2 * MODEL_BYTES
-
-
-def test_a_node_that_joins_anew_before_its_old_link_is_missed_gets_its_task_again(
-    fleet: Fleet, aside: ThreadPoolExecutor
-) -> None:
-    with joined(fleet, "a", 0) as former:
-        answers = exchange(aside, fleet, [A])
-        former.hear("task")
-        with joined(fleet, "a", 0) as now:
-            assert now.hear("task").task == "run/1/a"
-            now.say(update("run/1/a", 2.0))
-            assert bias(answers.result(PATIENCE_SECONDS)[0]) == 2.0
-
-
-def test_a_node_that_is_gone_for_good_expires(diary: Diary, aside: ThreadPoolExecutor) -> None:
-    with fleet_with(diary, link_settings(federation_rejoin_seconds=0.2)) as fleet:
-        with joined(fleet, "a", 0) as node:
-            answers = exchange(aside, fleet, [A])
-            node.hear("task")
-        (answer,) = answers.result(PATIENCE_SECONDS)
-        assert answer.reply is None
-        assert answer.reason.endswith(", and it was not back within 0.2 s")
-
-
-def test_a_node_that_said_farewell_expires_with_its_word(diary: Diary, aside: ThreadPoolExecutor) -> None:
-    with fleet_with(diary, link_settings(federation_rejoin_seconds=0)) as fleet, joined(fleet, "a", 0) as node:
-        answers = exchange(aside, fleet, [A])
-        node.hear("task")
-        node.say(pb.FromNode(farewell=pb.Farewell(reason="it was stopped")))
-        (answer,) = answers.result(PATIENCE_SECONDS)
-        assert answer.reason == "it was stopped, and it was not back within 0 s"
-
-
-def test_a_node_that_left_before_the_round_expires(diary: Diary, aside: ThreadPoolExecutor) -> None:
-    with fleet_with(diary, link_settings(federation_rejoin_seconds=0)) as fleet:
-        with joined(fleet, "a", 0):
-            pass
-        diary.wait("a left: it")
-        (answer,) = exchange(aside, fleet, [A]).result(PATIENCE_SECONDS)
-        assert (answer.reason, answer.bytes_down) == ("it left, and it was not back within 0 s", 0)
-
-
-def test_who_is_late_expires_is_told_and_gets_no_work_until_free(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
-    with joined(fleet, "a", 0) as punctual, joined(fleet, "b", 1) as late:
-        answers = exchange(aside, fleet, [A, B], seconds=2.0)
-        assert [node.hear("task").task for node in (punctual, late)] == ["run/1/a", "run/1/b"]
-        late.say(pb.FromNode(progress=pb.Progress(task="run/1/b", fraction=0.1)))
-        punctual.say(update("run/1/a", 2.0))
-        first, second = answers.result(PATIENCE_SECONDS)
-        assert bias(first) == 2.0
-        assert (second.node_id, second.reply, second.reason) == (B.node_id, None, "no update within 2 s")
-        assert late.hear("cancel") == pb.Cancel(task="run/1/b", reason="the round's time is up")
-        assert fleet.nodes() == [A]
-
-        late.say(pb.FromNode(progress=pb.Progress(task="run/1/b", fraction=0.2)))  # it hangs in the old task
-        late.say(update("run/1/x", 2.0))  # any update says that it works no more
-        assert late.hear("verdict").reason == NOT_OPEN
-        assert fleet.nodes() == [A, B]
-
-
-def test_a_node_that_drops_a_cancelled_task_is_free(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
-    with Link("127.0.0.1", fleet.port, hello("a", shard=0)) as link:
-        assert isinstance(link.receive(PATIENCE_SECONDS), pb.Welcome)
-        answers = exchange(aside, fleet, [A], seconds=0.3)
-        assert isinstance(link.receive(PATIENCE_SECONDS), pb.Task)
-        link.works_on("run/1/a", 0.5)
-        assert answers.result(PATIENCE_SECONDS)[0].reason == "no update within 0.3 s"
-        until(lambda: "run/1/a" in link.cancelled)
-        assert (fleet.nodes(), fleet.busy()) == ([], [A])
-        link.works_on("", 0.0)
-        until(lambda: fleet.nodes() == [A])
-        assert fleet.busy() == []
-
-
-def test_a_late_update_is_not_counted_in_the_next_round(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
-    with joined(fleet, "a", 0) as node:
-        exchange(aside, fleet, [A], seconds=0.05).result(PATIENCE_SECONDS)
-        node.hear("task")
-        node.hear("cancel")
-        shared = [task_message(A, toy_state(1.0))]
-        answers = aside.submit(list, fleet.exchange(Tasks("run/2", shared, 60.0)))
-        assert node.hear("task").task == "run/2/a"
-        node.say(update("run/1/a", 9.0))
-        assert node.hear("verdict").reason == NOT_OPEN
-        node.say(update("run/2/a", 2.0))
-        assert bias(answers.result(PATIENCE_SECONDS)[0]) == 2.0
-
-
 def test_an_oversize_update_is_an_error_that_names_size_and_limit(diary: Diary, aside: ThreadPoolExecutor) -> None:
     with fleet_with(diary, link_settings()) as fleet, joined(fleet, "a", 0) as honest, joined(fleet, "b", 1) as greedy:
         answers = exchange(aside, fleet, [A, B])
@@ -366,45 +210,3 @@ def test_an_update_that_cannot_be_read_is_an_error_reply(fleet: Fleet, aside: Th
 
 def test_an_exchange_with_nobody_is_over_at_once(fleet: Fleet) -> None:
     assert list(fleet.exchange(Tasks("run/1", [], 60.0))) == []
-
-
-def tasks_for(nodes: Sequence[Node]) -> list[Message]:
-    shared = task_message(nodes[0], toy_state(1.0)).content
-    return [Message(shared, node.node_id, "train") for node in nodes]
-
-
-def test_enough_updates_end_the_round_and_cancel_the_rest(
-    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor
-) -> None:
-    with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
-        answers = aside.submit(list, fleet.exchange(Tasks("run/1", tasks_for([A, B]), 60.0, num_enough=1)))
-        first.hear("task")
-        second.hear("task")
-        first.say(pb.FromNode(update=pb.Update(task="run/1/a", error="out of memory")))
-        diary.wait("a delivered")  # what comes on two streams comes in any order
-        second.say(update("run/1/b", 2.0, 1))
-        assert {answer.reply is not None for answer in answers.result(PATIENCE_SECONDS)} == {True}  # an error is none
-
-    with joined(fleet, "a", 0) as first, joined(fleet, "b", 1) as second:
-        answers = aside.submit(list, fleet.exchange(Tasks("run/1", tasks_for([A, B]), 60.0, num_enough=1)))
-        first.hear("task")
-        second.hear("task")
-        second.say(update("run/1/b", 2.0, 1))
-        found = {answer.node_id: answer for answer in answers.result(PATIENCE_SECONDS)}
-        assert (found[A.node_id].reply, found[A.node_id].reason) == (None, ENOUGH)
-        assert bias(found[B.node_id]) == 2.0
-        assert first.hear("cancel").reason == ENOUGH
-
-
-def test_a_free_node_gets_the_task_of_one_that_is_gone_for_good(diary: Diary, aside: ThreadPoolExecutor) -> None:
-    with fleet_with(diary, link_settings(federation_rejoin_seconds=0.0)) as fleet, joined(fleet, "b", 1) as second:
-        with joined(fleet, "a", 0) as first:
-            told: list[int] = []
-            reserve = Reserve(tasks_for([Node(node_id("c"), "c", 2), B]), told.append)
-            answers = aside.submit(list, fleet.exchange(Tasks("run/1", tasks_for([A]), 60.0, reserve=reserve)))
-            first.hear("task")
-        assert second.hear("task").task == "run/1/b"  # c is not here
-        assert told == [B.node_id]  # before b heard of it
-        second.say(update("run/1/b", 2.0, 1))
-        lost, found = answers.result(PATIENCE_SECONDS)
-        assert (lost.reply, bias(found)) == (None, 2.0)

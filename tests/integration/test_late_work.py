@@ -104,11 +104,6 @@ def verdicts(reports: Sequence[NodeReport]) -> list[tuple[str, str, str]]:
     return [(report.task, report.verdict, report.reason) for report in reports]
 
 
-@pytest.fixture
-def diary() -> Diary:
-    return Diary()
-
-
 def vanish_in_round_1(server: Server, a: BareNode) -> Round:
     """Node a delivers 2.0, b leaves without a word; the model was 0.0."""
     with joined(server, "b") as (b,):

@@ -55,11 +55,6 @@ def living(fleet: Fleet, state: Path | None = None, **holds: int) -> Iterator[Li
 
 
 @pytest.fixture
-def diary() -> Diary:
-    return Diary()
-
-
-@pytest.fixture
 def settings() -> Settings:
     return link_settings(data_num_shards=600)
 

@@ -61,11 +61,6 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Control:
 
 
 @pytest.fixture
-def diary() -> Diary:
-    return Diary()
-
-
-@pytest.fixture
 def fleet(control: Control, diary: Diary) -> Iterator[Fleet]:
     with fleet_with(diary, link_settings(link_silence_seconds=2), control=control) as fleet:
         yield fleet
