@@ -17,12 +17,12 @@ from common.models import State
 from common.settings import Settings
 from common.training import Evaluation
 from server.broadcast import broadcast
+from server.concluding import concluded
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid, Tasks
 from server.memory import Plain
 from server.plan import Plan
 from server.report import LocalModel, Round
-from server.rounds import concluded
 from server.storage.checkpoint import MAX_BYTES, own_copy
 from server.updates.screening import Rejected, Screened
 

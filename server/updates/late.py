@@ -6,7 +6,7 @@ for fewer examples the older it is (Xie et al. 2019, Asynchronous Federated Opti
 discount).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,9 +30,12 @@ DISCOUNT_POWER = -0.5  # of 1 + the rounds that passed
 
 
 class Accounted(NamedTuple):
-    """What a round is about, once late work is accounted for; each late answer goes by a node id of its own."""
+    """What a round is about: its exchange, or once late work is accounted for, what has a verdict.
 
-    answers: list[Answer]  # those with a final verdict
+    Each late answer goes by a node id of its own.
+    """
+
+    answers: list[Answer]
     nodes: dict[int, Node]
     checked: list[Screened]  # those that are sound in themselves
     rejected: dict[int, str]  # reasons by node id
@@ -72,28 +75,18 @@ class LateWork:
         self._digests = {number: self._digest(state) for number, state in self._models.items()}
         self._tell_grid()
 
-    def account(
-        self,
-        number: int,
-        state: State,
-        answers: Sequence[Answer],
-        nodes: Mapping[int, Node],
-        checked: Sequence[Screened],
-        rejected: Mapping[int, str],
-        budgets: Mapping[int, int],
-    ) -> Accounted:
+    def account(self, number: int, state: State, exchanged: Accounted, budgets: Mapping[int, int]) -> Accounted:
         """Put aside what is owed now, and take in what came late.
 
         Args:
             number: the round, whose exchange is over.
             state: the model that it sent out.
-            answers: of its exchange.
-            nodes: its cohort, by node id.
-            checked: its updates that are sound in themselves.
-            rejected: reasons by node id.
+            exchanged: what came of that.
             budgets: the most examples that the updates of these nodes may claim, by node id.
         """
-        done = Accounted(list(answers), dict(nodes), list(checked), dict(rejected))
+        done = Accounted(
+            list(exchanged.answers), dict(exchanged.nodes), list(exchanged.checked), dict(exchanged.rejected)
+        )
         if self._most and number < self._last_round:
             self._put_aside(number, state, done, budgets)
         came = self._grid.late()
