@@ -169,8 +169,13 @@ def initial_state(name: str, seed: int) -> State:
 
 
 def copy_state(model: nn.Module) -> State:
-    """The weights of ``model`` as tensors of their own, detached, on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    """The weights of ``model`` as tensors of their own."""
+    return own_copy(model.state_dict())
+
+
+def own_copy(state: Mapping[str, Tensor]) -> State:
+    """The tensors of ``state``, detached and on the CPU, sharing memory with no other."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

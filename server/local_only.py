@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from common import models
 from common.arrays import to_record, to_state
 from common.errors import RunDirectoryError, UsageError
-from common.models import State
+from common.models import State, own_copy
 from common.settings import Settings
 from common.training import Evaluation
 from server.broadcast import broadcast
@@ -23,7 +23,7 @@ from server.grids import Answer, Node, NodeGrid, Tasks
 from server.memory import Plain
 from server.plan import Plan
 from server.report import LocalModel, Round
-from server.storage.checkpoint import MAX_BYTES, own_copy
+from server.storage.checkpoint import MAX_BYTES
 from server.updates.screening import Rejected, Screened
 
 _LOG = logging.getLogger(__name__)

@@ -69,11 +69,6 @@ class Kept:
         return {each.name: dict(getattr(self, each.name)) for each in fields(self)}
 
 
-def own_copy(state: Mapping[str, Tensor]) -> State:
-    """The tensors of ``state`` on the CPU, sharing memory with no other."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-
-
 def to_bytes(content: object) -> bytes:
     """``torch.save`` into memory: a full disk then is an ``OSError`` of the write, not a ``RuntimeError`` of torch."""
     buffer = BytesIO()

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from common.errors import RunDirectoryError, RunFailed, RunFinished
-from common.models import State, weights_sha256
+from common.models import State, own_copy, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.training import Evaluation
@@ -29,7 +29,7 @@ from server.grids import Node
 from server.report import NodeReport, Round, finite, metrics_record
 from server.storage import checkpoint as checkpoints
 from server.storage import issued
-from server.storage.checkpoint import Best, Checkpoint, Kept, own_copy, to_bytes
+from server.storage.checkpoint import Best, Checkpoint, Kept, to_bytes
 from server.storage.durable import (
     append,
     cut,

@@ -14,7 +14,7 @@ from flwr.app import MetricRecord, RecordDict
 
 from common.arrays import to_encoded, to_record, to_state
 from common.codecs import by_name
-from common.models import State
+from common.models import State, own_copy
 from common.settings import Settings
 from common.wire import model_digest, pack
 from server.broadcast import broadcast
@@ -22,7 +22,6 @@ from server.grids import Answer, Debt, Node, NodeGrid
 from server.link.roster import node_id
 from server.memory import Plain
 from server.report import NodeReport
-from server.storage.checkpoint import own_copy
 from server.updates.owed import Owed, from_memory, to_memory
 from server.updates.screening import Rejected, Screen, Screened
 
