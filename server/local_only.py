@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from common import models
@@ -20,7 +19,7 @@ from server.broadcast import broadcast
 from server.concluding import concluded
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid, Tasks
-from server.memory import Plain
+from server.memory import Plain, as_dict, as_state
 from server.plan import Plan
 from server.report import LocalModel, Round
 from server.storage.checkpoint import MAX_BYTES
@@ -152,14 +151,9 @@ def check_room(settings: Settings) -> None:
 
 def _checked(memory: Mapping[str, Plain], start: State) -> dict[str, State]:
     """The models in ``memory``, each of the names, shapes and dtypes of ``start``."""
-    found = memory.get("models")
-    expected = [(name, value.shape, value.dtype) for name, value in start.items()]
-    if not isinstance(found, dict) or any(_form(state) != expected for state in found.values()):
-        raise RunDirectoryError("the checkpoint's strategy_state holds no models of this run's nodes; start a new run")
-    return found  # type: ignore[return-value]  # every value has just been seen to be a State
-
-
-def _form(state: object) -> object:
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        return None
-    return [(name, value.shape, value.dtype) for name, value in state.items()]
+    try:
+        return {name: as_state(state, like=start) for name, state in as_dict(memory.get("models")).items()}
+    except TypeError:
+        raise RunDirectoryError(
+            "the checkpoint's strategy_state holds no models of this run's nodes; start a new run"
+        ) from None

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 
 from flwr.app import ConfigRecord, RecordDict
-from torch import Tensor
 
 from common.arrays import to_record, to_state
 from common.errors import RunDirectoryError
-from server.memory import Plain
+from server.memory import Plain, as_dict, as_state
 from server.storage.checkpoint import MAX_BYTES
 
 
@@ -34,7 +33,7 @@ def from_memory(memory: Mapping[str, Plain]) -> dict[int, RecordDict]:
         RunDirectoryError: it is not what ``to_memory`` gave.
     """
     try:
-        return {int(node_id): _records(_dict(node)) for node_id, node in memory.items()}
+        return {int(node_id): _records(as_dict(node)) for node_id, node in memory.items()}
     except (KeyError, TypeError, ValueError):
         raise RunDirectoryError("the checkpoint's virtual nodes cannot be used; start a new run") from None
 
@@ -47,20 +46,8 @@ def _plain(node: RecordDict) -> Plain:
 
 def _records(node: Mapping[str, Plain]) -> RecordDict:
     records = RecordDict()
-    for name, arrays in _dict(node["arrays"]).items():
-        records[name] = to_record({key: _tensor(value) for key, value in _dict(arrays).items()})
-    for name, scalars in _dict(node["scalars"]).items():
-        records[name] = ConfigRecord(_dict(scalars))  # type: ignore[arg-type]  # it refuses what is no scalar
+    for name, arrays in as_dict(node["arrays"]).items():
+        records[name] = to_record(as_state(arrays))
+    for name, scalars in as_dict(node["scalars"]).items():
+        records[name] = ConfigRecord(as_dict(scalars))  # type: ignore[arg-type]  # it refuses what is no scalar
     return records
-
-
-def _dict(value: Plain) -> dict[str, Plain]:
-    if not isinstance(value, dict):
-        raise TypeError(f"a {type(value).__name__} is no dict")
-    return value
-
-
-def _tensor(value: Plain) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"a {type(value).__name__} is no tensor")
-    return value

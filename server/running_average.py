@@ -8,7 +8,7 @@ import torch
 
 from common.errors import RunDirectoryError
 from common.models import State
-from server.memory import Plain
+from server.memory import Plain, as_state
 
 
 class RunningAverage:
@@ -44,12 +44,7 @@ class RunningAverage:
 
 
 def _checked(remembered: Plain, newest: State) -> State:
-    found = remembered if isinstance(remembered, dict) else {}
-    average = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    if _layout(average) != _layout(newest):
-        raise RunDirectoryError("the checkpoint's running_average is no model of this run; start a new run")
-    return average
-
-
-def _layout(state: State) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    return {name: (value.shape, value.dtype) for name, value in state.items()}
+    try:
+        return as_state(remembered, like=newest)
+    except TypeError:
+        raise RunDirectoryError("the checkpoint's running_average is no model of this run; start a new run") from None

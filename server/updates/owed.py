@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from common.errors import RunDirectoryError
 from common.models import State
 from server.grids import Answer, Node
 from server.link.roster import node_id
-from server.memory import Plain
+from server.memory import Plain, as_dict, as_state
 from server.report import NodeReport
 
 
@@ -75,26 +73,13 @@ def from_memory(memory: Mapping[str, Plain]) -> tuple[dict[str, Owed], dict[int,
         RunDirectoryError: it is not what ``to_memory`` gave.
     """
     try:
-        models = {int(number): _state(state) for number, state in _dict(memory.get("models", {})).items()}
-        owed = {task: _owed(task, _dict(said)) for task, said in _dict(memory.get("tasks", {})).items()}
+        models = {int(number): as_state(state) for number, state in as_dict(memory.get("models", {})).items()}
+        owed = {task: _owed(task, as_dict(said)) for task, said in as_dict(memory.get("tasks", {})).items()}
     except (KeyError, TypeError, ValueError):
         raise RunDirectoryError("the checkpoint's late work cannot be used; start a new run") from None
     if {each.round for each in owed.values()} != set(models):
         raise RunDirectoryError("the checkpoint's late work lacks a model or has one too many; start a new run")
     return owed, models
-
-
-def _dict(value: Plain) -> dict[str, Plain]:
-    if not isinstance(value, dict):
-        raise TypeError(f"a {type(value).__name__} is no dict")
-    return value
-
-
-def _state(value: Plain) -> State:
-    state = {name: tensor for name, tensor in _dict(value).items() if isinstance(tensor, Tensor)}
-    if len(state) != len(_dict(value)):
-        raise TypeError("a model is made of tensors")
-    return state
 
 
 def _owed(task: str, said: dict[str, Plain]) -> Owed:
