@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from common.models import State
 from common.training import NUM_LABELS, Evaluation
@@ -35,6 +35,26 @@ class NodeReport:
     judged: int = 0  # the round in which that was decided, and the update averaged; 0: its own
     is_fault: bool = False  # whether it counts against the node: see server.updates.strikes
     is_clipped: bool = False  # whether it was shortened before it was averaged: see server.updates.clipping
+
+    @classmethod
+    def expired(cls, task: str, number: int, node: str, shard: int, reason: str, seconds: float = 0.0) -> Self:
+        """That nothing came of a task of round ``number``, which was waited for so long."""
+        return cls(
+            task=task,
+            round=number,
+            node=node,
+            shard=shard,
+            examples=0,
+            sha256="",
+            verdict="expired",
+            reason=reason,
+            train_loss=math.nan,
+            fit_seconds=0.0,
+            seconds=seconds,
+            bytes_down=0,
+            bytes_up=0,
+            threads=0,
+        )
 
     def ledger_record(self) -> dict[str, Any]:
         """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""

@@ -1,6 +1,5 @@
 """Whom a round asks, written down before it does: tasks of a server that dies get their verdicts from the next."""
 
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -35,8 +34,8 @@ def begin(path: Path, number: int, nodes: Sequence[Node]) -> None:
 
 def lost(path: Path, run: str, number: int, known: Collection[str]) -> list[NodeReport]:
     """Verdicts on those tasks of round ``number`` that are not among the ``known`` ones, which have one or will."""
-    asked = _asked_in(path, number).items()
-    return [_lost(run, number, node, shard) for node, shard in asked if f"{run}/{number}/{node}" not in known]
+    asked = ((f"{run}/{number}/{node}", node, shard) for node, shard in _asked_in(path, number).items())
+    return [NodeReport.expired(task, number, node, shard, LOST) for task, node, shard in asked if task not in known]
 
 
 def _asked_in(path: Path, number: int) -> dict[str, int]:
@@ -46,22 +45,3 @@ def _asked_in(path: Path, number: int) -> dict[str, int]:
     except (OSError, ValidationError):
         return {}
     return asked.shards if asked.round == number else {}
-
-
-def _lost(run: str, number: int, node: str, shard: int) -> NodeReport:
-    return NodeReport(
-        task=f"{run}/{number}/{node}",
-        round=number,
-        node=node,
-        shard=shard,
-        examples=0,
-        sha256="",
-        verdict="expired",
-        reason=LOST,
-        train_loss=math.nan,
-        fit_seconds=0.0,
-        seconds=0.0,
-        bytes_down=0,
-        bytes_up=0,
-        threads=0,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,22 +30,7 @@ class Owed:
 
     def report(self) -> NodeReport:
         """That the run ended before anything came of it."""
-        return NodeReport(
-            task=self.task,
-            round=self.round,
-            node=self.node.name,
-            shard=self.node.shard,
-            examples=0,
-            sha256="",
-            verdict="expired",
-            reason=self.reason,
-            train_loss=math.nan,
-            fit_seconds=0.0,
-            seconds=self.seconds,
-            bytes_down=0,
-            bytes_up=0,
-            threads=0,
-        )
+        return NodeReport.expired(self.task, self.round, self.node.name, self.node.shard, self.reason, self.seconds)
 
 
 def to_memory(owed: Iterable[Owed], models: Mapping[int, State]) -> dict[str, Plain]:
