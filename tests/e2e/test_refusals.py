@@ -58,6 +58,7 @@ def test_a_second_server_gets_neither_port_nor_directory_of_the_first(federation
     }
     assert list(federation.out.iterdir()) == [run]
 
+    first.wait_event("waiting")  # it may have to unpack the data first
     first.send(signal.SIGINT)
     assert first.exit_code() == 130, first
     hint = f"continue with: python -m server --resume {run}"
