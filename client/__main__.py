@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from common.command_line import Parser, layers, run_command
 from common.errors import UsageError
-
-if TYPE_CHECKING:
-    from common.settings import Settings
 
 PROG = "python -m client"
 EXAMPLES = """\
@@ -29,7 +22,7 @@ DESCRIPTION = "A node of the federation: joins a server, trains when asked, join
 
 
 def main() -> int:
-    """Parse, claim a name, live; returns the exit code."""
+    """Parse, live; returns the exit code."""
     arguments = _parse(sys.argv[1:])
     from common.address import parse_address  # here: Ctrl-C is caught by now
     from common.layers import load
@@ -44,82 +37,9 @@ def main() -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    return _live(arguments, settings)
+    from client.living import live
 
-
-def _live(arguments: argparse.Namespace, settings: Settings) -> int:
-    from client import device
-    from client.discovery import find_server
-    from client.display import Display
-    from client.entrance import Entrance, given_token
-    from client.hello import make_hello
-    from client.identity import claim
-    from client.node import Node, Stopped
-    from client.quota import usable_cores
-    from client.spool import Spool
-    from client.threads import Threads
-    from common import mnist
-    from common.state import state_dir
-
-    display = Display()
-    token = given_token(arguments.token, arguments.token_file, os.environ.get("FEDGE_TOKEN"))
-    stopping = threading.Event()
-    shard = "auto" if arguments.shard is None else arguments.shard
-    with claim(arguments.name, shard if arguments.data is None else None) as identity:
-        if identity.note:
-            display.tell(identity.note)
-        device.check_cpu()
-        threads = None if settings.client.threads else Threads(usable_cores())
-        if threads:
-            display.tell(threads.told())
-        num_threads = threads.count if threads else settings.client.threads
-        if warning := device.set_threads(num_threads):
-            display.tell(warning)
-        own_data = None if arguments.data is None else str(Path(arguments.data).expanduser().resolve())
-        if own_data is None:
-            mnist.load_labels("train")  # data that cannot be used ends this node here, not every round it is in
-        hello = make_hello(identity, arguments.shard, own_data, settings, num_threads)
-        entrance = None
-        if settings.link.insecure:
-            display.tell("the link is plaintext (link.insecure): whoever is on the network can listen and change it")
-        else:
-            entrance = Entrance(identity.name, token, settings.link.enrol_port, display.tell, hello.own_examples)
-        node = Node(
-            hello=hello,
-            own_data=own_data,
-            find=lambda: find_server(
-                arguments.server,
-                os.environ.get("FEDGE_SERVER"),
-                settings.client.server,
-                prefer=entrance.is_known if entrance else lambda _: False,
-            ),
-            once=arguments.once,
-            should_stop=_on_signals(stopping),
-            tell=display.tell,
-            show_progress=display.show,
-            spool=Spool(state_dir(), identity.name, display.tell),
-            threads=threads,
-            entrance=entrance,
-        )
-        try:
-            node.live()
-        except Stopped:
-            display.tell("stopped")
-            return 130
-        return 0
-
-
-def _on_signals(stopping: threading.Event) -> Callable[[float], bool]:
-    """Listen to SIGINT and SIGTERM; the answer sleeps and says whether to stop. A second signal ends at once."""
-
-    def receive(number: int, _: object) -> None:
-        if stopping.is_set():
-            os._exit(130)
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, receive)
-    return lambda seconds: stopping.wait(seconds) if seconds else stopping.is_set()
+    return live(arguments, settings)
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
