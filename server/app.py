@@ -120,8 +120,22 @@ class Conductor:
     def conduct(self) -> None:
         """See ``conduct`` above."""
         settings = self.run.settings
-        labels = mnist.load_labels("train")
-        parts = shards.partition(labels, settings.data, settings.run.seed)
+        parts = shards.partition(mnist.load_labels("train"), settings.data, settings.run.seed)
+        self._set_up(parts)
+        if self.run.checkpoint is None:
+            self._begin()
+        if self.stop.requested:  # while data was read: a round may take hours
+            raise Interrupted("no round was begun")
+        try:
+            for done in self._rounds(parts):
+                self._keep(done)
+        finally:
+            self._tensorboard.close()
+        self._end()
+
+    def _set_up(self, parts: Sequence[shards.Indices]) -> None:
+        """All that one round after another works with, as the last checkpoint left it."""
+        settings = self.run.settings
         self._test = mnist.load("test")
         self._model = models.build(settings.model.name)
         self._prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
@@ -139,19 +153,6 @@ class Conductor:
         self._gallery = Gallery(
             self._tensorboard, settings, self._model, self._test, self._prepare, self.console.notice
         )
-        if self.run.checkpoint is None:
-            self._begin()
-        if self.stop.requested:  # while data was read: a round may take hours
-            raise Interrupted("no round was begun")
-        try:
-            for done in self._rounds(parts):
-                self._keep(done)
-        finally:
-            self._tensorboard.close()
-        assert self.run.best is not None, "round 0 is saved by now"
-        self._gallery.end(settings.federation.rounds, self.run.best.accuracy)
-        self.run.finish(self._late.unpaid() if self._late else ())
-        self.console.finished(Summary(self.run.path, tuple(Row.from_metrics(row) for row in self.run.metrics)))
 
     def _rounds(self, parts: Sequence[shards.Indices]) -> Iterator[Round]:
         """The rounds that are still to do, each once it is done; ``self._memory`` is what the next one needs of it."""
@@ -224,33 +225,32 @@ class Conductor:
 
     def _keep(self, done: Round) -> None:
         """Evaluate and save a finished round, then tell everyone."""
-        federation = self.run.settings.federation
         done, aside = self._strikes.judged(self.run.with_lost(done))
         self._failed = 0 if done.averaged else self._failed + 1
         done, evaluation = self._tested(done)
         start = time.monotonic()
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
         is_best = self.run.commit(done, evaluation, self._kept())
-        _LOG.info(
-            "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",
-            *(done.number, evaluation.accuracy, evaluation.loss, done.num_nodes, done.num_rejected, done.num_expired),
-            done.seconds,
-        )
-        for report in done.reports:
-            if report.reason:
-                _LOG.info("%s of %s %s: %s", report.task, report.node, report.verdict, report.reason)
-        for each in done.owed:
-            if each.round == done.number:
-                _LOG.info("%s of %s may still come: %s", each.task, each.node, each.reason)
+        _log(done, evaluation)
         self.grid.settle(
             Verdict(node_id(report.node), report.task, report.verdict, report.reason) for report in done.reports
         )
-        self.console.round_done(done, done.number, evaluation, is_best, federation.rounds)
+        self.console.round_done(done, done.number, evaluation, is_best, self.run.settings.federation.rounds)
         self._gallery.show(done.number, evaluation, done)
         self._write_seconds = time.monotonic() - start
         self._look_at_clock()
         for name in aside:
             self.console.notice(f"{name} is set aside for the rest of the run: its updates were unusable")
+        self._go_on(done)
+
+    def _go_on(self, done: Round) -> None:
+        """Nothing, unless the run has to end after this round.
+
+        Raises:
+            RunFailed: for several rounds no update was usable, or none can be any more.
+            Interrupted: a stop was requested.
+        """
+        federation = self.run.settings.federation
         if self._failed >= federation.max_failed_rounds or (self._failed and self._all_are_aside()):
             reasons = "; ".join(f"{each.node}: {each.reason}" for each in (*done.reports, *done.owed)[:3])
             raise RunFailed(
@@ -259,6 +259,13 @@ class Conductor:
             )
         if self.stop.requested and done.number < federation.rounds:
             raise Interrupted(f"round {done.number} is saved")
+
+    def _end(self) -> None:
+        """All rounds are done: save that, and show them."""
+        assert self.run.best is not None, "round 0 is saved by now"
+        self._gallery.end(self.run.settings.federation.rounds, self.run.best.accuracy)
+        self.run.finish(self._late.unpaid() if self._late else ())
+        self.console.finished(Summary(self.run.path, tuple(Row.from_metrics(row) for row in self.run.metrics)))
 
     def _kept(self) -> Kept:
         counters = {"failed_rounds": self._failed} | self._strikes.counters
@@ -290,3 +297,17 @@ class Conductor:
     def _evaluate(self, state: models.State, with_answers: bool = False) -> Evaluation:
         self._model.load_state_dict(state)
         return evaluate(self._model, self._test.images, self._test.labels, self._prepare, with_answers=with_answers)
+
+
+def _log(done: Round, evaluation: Evaluation) -> None:
+    _LOG.info(
+        "round %d: accuracy %.4f, loss %.4f, %d accepted, %d rejected, %d expired, %.2f s",
+        *(done.number, evaluation.accuracy, evaluation.loss, done.num_nodes, done.num_rejected, done.num_expired),
+        done.seconds,
+    )
+    for report in done.reports:
+        if report.reason:
+            _LOG.info("%s of %s %s: %s", report.task, report.node, report.verdict, report.reason)
+    for each in done.owed:
+        if each.round == done.number:
+            _LOG.info("%s of %s may still come: %s", each.task, each.node, each.reason)
