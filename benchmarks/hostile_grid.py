@@ -1,7 +1,7 @@
 """A grid some of whose nodes are hostile: their updates are forged on the way back, and nothing else is changed.
 
-Server and client know nothing of it: a run is that of ``server.app.conduct`` with another grid. Weights travel as they
-are, without a codec.
+Server and client know nothing of it: a run is that of ``server.conductor.conduct`` with another grid. Weights travel as
+they are, without a codec.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from benchmarks.hostile_nodes import ATTACKS
 from common.command_line import Parser, layers, run_command
 from common.errors import UsageError
 from common.settings import Settings
-from server.app import conduct
+from server.conductor import conduct
 from server.console import make_console
 from server.opening import opened, resolve, resumed_path
 from server.running import CLIENT_APP

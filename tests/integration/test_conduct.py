@@ -21,7 +21,7 @@ from common.layers import load
 from common.models import State
 from common.records import OWN
 from common.settings import Settings
-from server.app import conduct
+from server.conductor import conduct
 from server.console import make_console
 from server.stopping import StopRequest
 from server.storage.run_directory import RunDirectory

@@ -15,7 +15,7 @@ from common.records import task_config
 from common.settings import Settings
 from common.training import Evaluation
 from server import strategies
-from server.app import conduct
+from server.conductor import conduct
 from server.console import make_console
 from server.fleet import Fleet
 from server.grids import NodeGrid

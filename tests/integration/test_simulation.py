@@ -17,7 +17,7 @@ from common.models import State
 from common.records import task_config
 from common.settings import Settings
 from server import strategies
-from server.app import conduct
+from server.conductor import conduct
 from server.console import make_console
 from server.fleet import Fleet
 from server.grids import NodeGrid
