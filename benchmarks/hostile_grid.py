@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 from benchmarks.hostile_nodes import Attack
 from common.arrays import to_record, to_state
 from common.models import State
-from server.grids import TRAIN, Answer, Node, NodeGrid, Tasks
+from common.records import TRAIN
+from server.grids import Answer, Node, NodeGrid, Tasks
 
 
 class HostileGrid(NodeGrid):

@@ -19,14 +19,11 @@ from client.spool import Spool
 from client.threads import Threads
 from common import fleet_pb2 as pb
 from common.errors import FedgeError, RunFailed, UsageError, WireError
-from common.records import answer, identify
+from common.records import EVALUATE, answer, identify
 from common.wire import from_task, model_digest, to_update
 
 LISTEN_SECONDS = 0.2  # how often an idle node looks whether it should stop
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
-
-
-EVALUATE = "evaluate"  # the type of a task that asks for no training
 
 
 class Stopped(FedgeError):
@@ -143,8 +140,6 @@ class Node:
                             return None
                         raise RunFailed(f"the run ended before it was done: {farewell.reason[:200]}")
                     return received.reason if farewell is None else "waiting for the next run"
-                case _:
-                    pass
         raise AssertionError("a link ends with Ended")
 
     def _welcomed(self, welcome: pb.Welcome, link: Link) -> None:

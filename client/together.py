@@ -12,10 +12,8 @@ from client.app import app, load_data, network, set_threads, update_to, watching
 from common.errors import FedgeError, Interrupted, WireError
 from common.fit_together import Part, fit_together, num_together
 from common.preprocessing import Preprocessing
-from common.records import Task, answer, read_task
+from common.records import TRAIN, Task, answer, read_task
 from common.streams import stream
-
-TRAIN = "train"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from common.settings import DataSettings, ModelSettings, PreprocessingSettings, 
 
 CLIENT_ERROR_CODE = 1  # flwr.app.Error: "an exception in the ClientApp"
 UNREADABLE_CODE = 100  # ours: an update came that is none
+TRAIN, EVALUATE = "train", "evaluate"  # the types of a task: for an update, or to test the model
 OWN_DATA = -1  # the shard number of a node that trains on its own data
 OWN = "own"  # the record of a task with configuration that is for one node alone
 MAX_STEPS, MAX_SECONDS = "max-steps", "max-seconds"  # what may be in it: see ``Task``
@@ -117,25 +118,30 @@ def read_task(content: RecordDict) -> Task:
         settings = TaskSettings.model_validate_json(text)
     except ValidationError as error:
         raise WireError(f"the task's settings: {error.errors(include_url=False)[0]['msg']}") from None
-    max_steps = config.get(MAX_STEPS, 0)
-    if type(max_steps) is not int or max_steps < 0:
-        raise WireError(f"the task's {MAX_STEPS} must be a whole number of at least 0, got {max_steps!r:.40}")
-    broadcast, codec = (_codec(config, key) for key in ("broadcast-codec", "codec"))
+    broadcast = _codec(config, "broadcast-codec")
     return Task(
-        round_number,
-        from_encoded(arrays, broadcast, models.layout(settings.model.name)),
-        settings,
-        tuple(str(digest) for digest in digests),
-        _amount(config, "proximal-mu"),  # as Flower's FedProx says it
-        max_steps,
-        _amount(config, MAX_SECONDS),
-        str(config.get("run", "")),
-        codec,
+        round_number=round_number,
+        state=from_encoded(arrays, broadcast, models.layout(settings.model.name)),
+        settings=settings,
+        shard_digests=tuple(str(digest) for digest in digests),
+        proximal_mu=_amount(config, "proximal-mu"),  # as Flower's FedProx says it
+        max_steps=_count(config, MAX_STEPS),
+        max_seconds=_amount(config, MAX_SECONDS),
+        run=str(config.get("run", "")),
+        codec=_codec(config, "codec"),
     )
 
 
+def _count(config: Mapping[str, object], key: str) -> int:
+    """The whole number of at least 0 under ``key``; 0 without one."""
+    value = config.get(key, 0)
+    if type(value) is not int or value < 0:
+        raise WireError(f"the task's {key} must be a whole number of at least 0, got {value!r:.40}")
+    return value
+
+
 def _amount(config: Mapping[str, object], key: str) -> float:
-    """A number of at least 0, which it is without one."""
+    """The number of at least 0 under ``key``; 0 without one."""
     value = config.get(key, 0.0)
     if not isinstance(value, float) or not 0 <= value < math.inf:
         raise WireError(f"the task's {key} must be a number of at least 0, got {value!r:.40}")

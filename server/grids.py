@@ -20,7 +20,6 @@ from server.memory import Plain
 
 UNKNOWN_SHARD = -2
 ENOUGH = "enough other updates were in (federation.over_selection)"  # why a task of an over-selected round expires
-TRAIN = "train"  # the type of a message that asks for an update; the other one is "evaluate"
 
 
 @dataclass(frozen=True)

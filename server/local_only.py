@@ -13,6 +13,7 @@ from common import models
 from common.arrays import to_record, to_state
 from common.errors import RunDirectoryError, UsageError
 from common.models import State, own_copy
+from common.records import TRAIN
 from common.settings import Settings
 from common.training import Evaluation
 from server.broadcast import broadcast
@@ -95,7 +96,7 @@ class LocalOnly:
     def _task(self, number: int, node: Node) -> Message:
         config = ConfigRecord({**self._plan.config, "server-round": number})
         content = RecordDict({"arrays": to_record(self._model_of(node)), "config": config})
-        task = Message(content, node.node_id, "train")
+        task = Message(content, node.node_id, TRAIN)
         broadcast(self._model_of(node), self._plan.broadcast_codec, [task])
         return task
 

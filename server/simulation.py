@@ -11,9 +11,9 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from common import fleet_pb2 as pb
-from common.records import identify
+from common.records import TRAIN, identify
 from common.wire import from_update, own_config, shared_parts, to_task
-from server.grids import TRAIN, Answer, Node, NodeGrid, Tasks, num_bytes
+from server.grids import Answer, Node, NodeGrid, Tasks, num_bytes
 from server.memory import Plain
 from server.remembered import from_memory, to_memory
 from server.workers import Work, Workers, how_many, replies

@@ -7,8 +7,9 @@ from typing import Self
 from flwr.app import Message
 
 from common import fleet_pb2 as pb
+from common.records import TRAIN
 from common.wire import from_update, model_digest, own_config, to_task
-from server.grids import TRAIN, Answer, Debt, Seen
+from server.grids import Answer, Debt, Seen
 
 Delivered = tuple[pb.Update, int]  # an update, and its size in bytes
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 
 from common import fleet_pb2 as pb
+from common.records import TRAIN
 from common.wire import from_update
-from server.grids import TRAIN, Answer, Debt, Node
+from server.grids import Answer, Debt, Node
 
 
 @dataclass(frozen=True)
