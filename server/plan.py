@@ -10,6 +10,7 @@ from common import shards
 from common.codec import Codec
 from common.codecs import by_name
 from common.records import task_config
+from common.settings import Settings
 from server import strategies
 from server.grids import Node, NodeGrid
 from server.memory import Plain
@@ -46,9 +47,7 @@ class Plan:
     clipping: Clipping = field(default_factory=Clipping)  # what shortens updates; none unless told
     late: LateWork | None = None  # what nodes owe from earlier rounds; None: nothing is ever late
     broadcast_codec: Codec | None = None  # that the model travels under; the codec of updates is the screen's
-    average: RunningAverage | None = (
-        None  # of the global models, which is tested in place of the newest; None: it is not
-    )
+    average: RunningAverage | None = None  # of the global models, which is tested in place of the newest; None: no
 
     def begin(self, number: int, nodes: Sequence[Node]) -> None:
         """Write down that round ``number`` asks ``nodes``, and only then say so: nobody hears of tasks that get lost.
@@ -94,14 +93,7 @@ def planned(
     average, decay = remembered.pop(AVERAGE, None), settings.strategy.running_average
     if settings.run.baseline == "none":
         strategies.restore(strategy, remembered, last.state)
-    screen = Screen(
-        [len(part) for part in parts],
-        settings.federation.max_own_examples,
-        settings.strategy.max_norm_ratio,
-        settings.training.local_epochs if boxes else 1,
-        settings.data.holdout,
-        by_name(settings.link.codec, settings.link.top_k),
-    )
+    screen = _screen(settings, parts, is_boxed=boxes is not None)
     return Plan(
         run=run.run_id,
         strategy=strategy,
@@ -122,4 +114,15 @@ def planned(
         clipping=clipping,
         average=RunningAverage(decay, last.state, average) if decay else None,
         late=LateWork(settings, run.run_id, grid, screen, strikes.admits, last.late),
+    )
+
+
+def _screen(settings: Settings, parts: Sequence[shards.Indices], is_boxed: bool) -> Screen:
+    return Screen(
+        shard_sizes=[len(part) for part in parts],
+        max_own_examples=settings.federation.max_own_examples,
+        max_norm_ratio=settings.strategy.max_norm_ratio,
+        max_passes=settings.training.local_epochs if is_boxed else 1,
+        holdout=settings.data.holdout,
+        codec=by_name(settings.link.codec, settings.link.top_k),
     )

@@ -23,13 +23,7 @@ CHARTS: Mapping[str, Sequence[str]] = {
 }
 # TensorBoard shows five hyperparameters unless asked for more.
 TELLING = ("data.partition", "model.name", "run.baseline", "strategy.name", "training.learning_rate")
-METRICS = (
-    "best/accuracy",
-    "test/accuracy",
-    "test/loss",
-    "train/loss",
-    "round/seconds",
-)  # tags, the first is the main one
+METRICS = ("best/accuracy", "test/accuracy", "test/loss", "train/loss", "round/seconds")  # tags, the main one first
 
 
 def settings_table(settings: Settings) -> str:

@@ -133,10 +133,14 @@ def _points(evaluation: Evaluation, done: Round | None) -> Iterator[tuple[str, f
     if done.evaluations:
         yield "round/node_accuracy_mean", done.node_accuracy_mean
         yield "round/node_accuracy_worst", done.node_accuracy_worst
-    for each in done.evaluations:
-        yield f"node/{each.node}/accuracy", each.accuracy
     for which, accuracy in done.local_accuracies.items():
         yield f"local/accuracy_{which}", accuracy
+    yield from _points_of_nodes(done)
+
+
+def _points_of_nodes(done: Round) -> Iterator[tuple[str, float]]:
+    for each in done.evaluations:
+        yield f"node/{each.node}/accuracy", each.accuracy
     for model in done.local_models:
         yield f"node/{model.node}/test_accuracy", model.accuracy
     for report in done.reports:

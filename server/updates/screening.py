@@ -11,7 +11,7 @@ from statistics import median_low
 from typing import Any
 
 import numpy as np
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from common.codec import Codec
 from common.errors import WireError
@@ -108,23 +108,10 @@ class Screen:
         Raises:
             Rejected: with the reason.
         """
-        if reply.has_error():
-            said = f"{reply.error.reason:.500}"
-            if reply.error.code == UNREADABLE_CODE:
-                raise Rejected(said)
-            raise NotTrained(f"the node could not train: {said}")
-        if not reply.has_content():
-            raise Rejected("the reply is empty")
-        content = reply.content
-        if len(content.array_records) != 1 or len(content.metric_records) != 1 or content.config_records:
-            raise Rejected(
-                f"the reply holds {len(content.array_records)} array records and {len(content.metric_records)}"
-                " metric records, expected one of each and nothing else"
-            )
-        metrics = _checked_metrics(next(iter(content.metric_records.values())))
+        record, said = _records(reply)
+        metrics = _checked_metrics(said)
         shard = self._checked_shard(metrics.shard, node)
         num_examples = self._checked_examples(metrics.num_examples, shard, node, budget)
-        record = next(iter(content.array_records.values()))
         try:
             found = learned(record, self.codec, reference, reference if base is None else base)
         except WireError as error:
@@ -197,7 +184,25 @@ class Screen:
         return claimed
 
 
-def _checked_metrics(record: MetricRecord) -> "_Metrics":
+def _records(reply: Message) -> tuple[ArrayRecord, MetricRecord]:
+    """The weights and the metrics in a reply, not looked at yet."""
+    if reply.has_error():
+        said = f"{reply.error.reason:.500}"
+        if reply.error.code == UNREADABLE_CODE:
+            raise Rejected(said)
+        raise NotTrained(f"the node could not train: {said}")
+    if not reply.has_content():
+        raise Rejected("the reply is empty")
+    content = reply.content
+    if len(content.array_records) != 1 or len(content.metric_records) != 1 or content.config_records:
+        raise Rejected(
+            f"the reply holds {len(content.array_records)} array records and {len(content.metric_records)}"
+            " metric records, expected one of each and nothing else"
+        )
+    return next(iter(content.array_records.values())), next(iter(content.metric_records.values()))
+
+
+def _checked_metrics(record: MetricRecord) -> _Metrics:
     if set(record) != set(_METRICS):
         raise Rejected(f"metrics {listed(record)}, expected {listed(_METRICS)}")
     values: dict[str, Any] = dict(record)
