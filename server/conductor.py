@@ -12,7 +12,7 @@ from common import mnist, models, shards
 from common.errors import Interrupted, RunFailed
 from common.preprocessing import Preprocessing
 from common.training import Evaluation, evaluate
-from server.baselines import Centralized
+from server.centralized import Centralized
 from server.clock import ClockWatch
 from server.console import Console
 from server.gathering import Cohort, Waiting, gather, sample

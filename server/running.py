@@ -22,7 +22,8 @@ from common.wire import PROTOCOL_VERSION
 from server.admission.members import TOKEN_HOURS
 from server.admission.passport import Control
 from server.app import NEWEST, server_app
-from server.baselines import NoNodes, check_baseline
+from server.baselines import check_baseline
+from server.centralized import NoNodes
 from server.console import Console, make_console
 from server.engines.ray import ray_grid
 from server.engines.superlink import submit

@@ -17,7 +17,8 @@ from common.models import State, weights_sha256
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.streams import stream
-from server.baselines import Centralized, NoNodes, check_baseline
+from server.baselines import check_baseline
+from server.centralized import Centralized, NoNodes
 from server.console import make_console
 from server.memory import Plain
 from server.report import Round
