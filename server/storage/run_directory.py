@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import secrets
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +21,14 @@ from typing import Any, Self
 
 from common.errors import RunDirectoryError, RunFailed, RunFinished
 from common.models import State, own_copy, weights_sha256
-from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.training import Evaluation
 from server.grids import Node
-from server.report import NodeReport, Round, finite, metrics_record
+from server.report import NodeReport, Round, metrics_record
+from server.storage import best as best_files
 from server.storage import checkpoint as checkpoints
 from server.storage import issued
-from server.storage.checkpoint import Best, Checkpoint, Kept, to_bytes
+from server.storage.checkpoint import Best, Checkpoint, Kept
 from server.storage.durable import (
     append,
     cut,
@@ -45,7 +44,6 @@ from server.storage.log import run_log
 from server.storage.settings import FILE as SETTINGS
 from server.storage.settings import check_same, read_settings, write_settings
 
-BEST, BEST_FACTS = "best.pt", "best.json"
 TENSORBOARD = "tensorboard"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -216,7 +214,7 @@ class RunDirectory:
 
     def _save(self, number: int, state: State, evaluation: Evaluation, done: Round | None, kept: Kept) -> bool:
         own = own_copy(state)
-        is_best = _is_better(evaluation, self.best)
+        is_best = best_files.is_better(evaluation, self.best)
         if is_best or self.checkpoint is None:
             best_state = own_copy(done.average) if done and done.average else own
             best = Best(number, evaluation.accuracy, evaluation.loss, weights_sha256(best_state))
@@ -255,18 +253,9 @@ class RunDirectory:
         self.checkpoint = checkpoint
 
     def _write_best(self) -> None:
-        with self._saying(BEST):
-            write_atomically(self.path / BEST, to_bytes(self._last().best_state))
-        with self._saying(BEST_FACTS):
-            write_atomically(self.path / BEST_FACTS, self._best_facts())
-
-    def _best_facts(self) -> bytes:
-        settings = self.settings
-        facts = finite(asdict(self._last().best)) | {
-            "model": settings.model.name,
-            "preprocessing": Preprocessing.of(settings.model, settings.preprocessing).description(),
-        }
-        return json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n"
+        for name, content in best_files.contents(self._last(), self.settings).items():
+            with self._saying(name):
+                write_atomically(self.path / name, content)
 
     def _settle(self, out: Path) -> None:
         """Make a new folder, which is locked, that of this run."""
@@ -292,19 +281,10 @@ class RunDirectory:
             end = self.checkpoint.offsets[name] = cut(self.path / name, offset)
             if end < offset:
                 self.notices.append(f"{self.path / name} lost {offset - end} of its {offset} bytes; the run goes on")
-        if not self._best_is_written():
-            self.notices.append(f"{self.path / BEST} was not of round {self.checkpoint.best.round}: written anew")
+        best = self.checkpoint.best
+        if not best_files.is_written(self.path, best, self.settings):
+            self.notices.append(f"{self.path / best_files.WEIGHTS} was not of round {best.round}: written anew")
             self._write_best()
-
-    def _best_is_written(self) -> bool:
-        state = checkpoints.load_state(self.path / BEST)
-        facts = self.path / BEST_FACTS
-        return (
-            state is not None
-            and weights_sha256(state) == self._last().best.sha256
-            and facts.is_file()
-            and facts.read_bytes() == self._best_facts()
-        )
 
     def _last(self) -> Checkpoint:
         assert self.checkpoint is not None, "round 0 is saved first"
@@ -323,9 +303,3 @@ class RunDirectory:
                 f"{problem}; the run is saved up to round {self.checkpoint.round}\n"
                 f"{cure} and continue with: python -m server --resume {shlex.quote(str(self.path))}"
             ) from None
-
-
-def _is_better(evaluation: Evaluation, best: Best | None) -> bool:
-    if best is None:
-        return True
-    return (evaluation.accuracy, -evaluation.loss) > (best.accuracy, -best.loss)
