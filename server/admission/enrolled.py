@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 from common.errors import UsageError
 from server.admission.authority import open_authority
-from server.admission.members import MAX_HOURS, Member, Members
+from server.admission.members import MAX_HOURS, Members
+from server.admission.members_file import Member
 
 _SECONDS_TO_NOTICE = 5
 

@@ -1,28 +1,19 @@
-"""Who is enrolled with this server, and the join tokens that let others in: one file, changed as a whole.
-
-``STATE/authority/members.json``. Secrets are kept as their SHA-256. Every change is made under a lock
-and takes the file's place at once, so several servers and subcommands may work with it.
-"""
+"""Who is enrolled with this server, and the join tokens that let others in: the rules."""
 
 from __future__ import annotations
 
 import hmac
-import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import UsageError
 from common.names import NAME
 from common.state import write_private
 from common.token import Token, parse_token
+from server.admission.members_file import Content, IssuedToken, Member, MembersFile
 from server.clock import boot_id, uptime_seconds
 
 LOCAL_TOKEN = "local-token"  # noqa: S105  # the file's name; who can read this folder needs no other token
@@ -45,39 +36,8 @@ class Revoked(NotEnrolled):
     """It was, and is shut out for good."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class IssuedToken(_Record):
-    """A join token as the server remembers it."""
-
-    secret_sha256: str
-    ends: float | None  # seconds since 1970 on the server's clock; None = never
-    reusable: bool
-    used_by: str = ""  # the key of the node that a one-time token was spent on
-    boot: str = ""  # until the machine starts again, the token ends by its uptime, whatever its clock is set to
-    ends_uptime: float = 0.0  # seconds
-
-
-class Member(_Record):
-    """A node that was enrolled once."""
-
-    key: str
-    token: str  # the id of the token it came with
-    enrolled: float  # seconds since 1970
-    revoked: bool = False
-    own_examples: int | None = None  # the most that it may have of its own; None = what it says when it joins next
-
-
-class _Content(_Record):
-    tokens: dict[str, IssuedToken] = {}
-    nodes: dict[str, Member] = {}
-    revoked_keys: list[str] = []
-
-
 class Members:
-    """The members file of one authority; used from any thread."""
+    """The members of one authority; used from any thread."""
 
     def __init__(
         self,
@@ -87,16 +47,15 @@ class Members:
         uptime: Callable[[], float] = uptime_seconds,
         boot: Callable[[], str] = boot_id,
     ) -> None:
-        self._path = folder / "members.json"
-        self._lock = FileLock(folder / "lock")
+        self._file = MembersFile(folder)
+        self._folder = folder
         self._fingerprint = fingerprint
         self._clock, self._uptime, self._boot = clock, uptime, boot()
-        self._seen: tuple[Any, _Content] = (None, _Content())
 
     def issue(self, hours: float, reusable: bool) -> Token:
         """A new token that lasts ``hours``, for one node or for any number."""
         secret = secrets.token_hex(16)
-        with self._change() as content:
+        with self._file.change() as content:
             content.tokens = {known: token for known, token in content.tokens.items() if not self._has_ended(token)}
             while len(content.tokens) >= MAX_TOKENS:
                 del content.tokens[next(known for known in content.tokens if known != _LOCAL)]
@@ -111,9 +70,9 @@ class Members:
 
     def keep_local_token(self) -> None:
         """See that nodes of this machine can enrol themselves: the token lies beside the members file."""
-        path = self._path.with_name(LOCAL_TOKEN)
+        path = self._folder / LOCAL_TOKEN
         secret = secrets.token_hex(16)
-        with self._change() as content:
+        with self._file.change() as content:
             kept = content.tokens.get(_LOCAL)
             if kept and kept.secret_sha256 == _hash(_secret_in(path)):
                 return
@@ -127,7 +86,7 @@ class Members:
             NotEnrolled: there is none (any more).
         """
         hashed = _hash(secret)
-        for known, token in self._content().tokens.items():
+        for known, token in self._file.content().tokens.items():
             if hmac.compare_digest(token.secret_sha256, hashed):
                 if self._has_ended(token):
                     raise NotEnrolled("the join token has expired: python -m server token issues another")
@@ -145,7 +104,7 @@ class Members:
         if not NAME.fullmatch(name):
             raise NotEnrolled("a node's name must be 1 to 63 of A-Z a-z 0-9 . _ -")
         token_id = self.check_secret(secret)
-        with self._change() as content:
+        with self._file.change() as content:
             token = content.tokens.get(token_id)
             if token is None or (not token.reusable and token.used_by not in ("", key)):
                 raise NotEnrolled("the join token was used by another node: python -m server token issues another")
@@ -170,7 +129,7 @@ class Members:
         Raises:
             NotEnrolled: it was revoked, or this server does not know the node.
         """
-        content = self._content()
+        content = self._file.content()
         known = content.nodes.get(name)
         if key in content.revoked_keys or (known and known.revoked and known.key == key):
             raise Revoked(_revoked(name))
@@ -183,8 +142,8 @@ class Members:
         Raises:
             TooMany: it declares more now.
         """
-        if (known := self._content().nodes.get(name)) and known.own_examples is None:
-            with self._change() as content:
+        if (known := self._file.content().nodes.get(name)) and known.own_examples is None:
+            with self._file.change() as content:
                 known = content.nodes[name]
                 known.own_examples = num_examples if known.own_examples is None else known.own_examples
         if known and num_examples > (known.own_examples or 0):
@@ -199,7 +158,7 @@ class Members:
         Raises:
             UsageError: no such node is enrolled.
         """
-        with self._change() as content:
+        with self._file.change() as content:
             _enrolled(content, name, "counted anew").own_examples = None
 
     def revoke(self, name: str) -> bool:
@@ -208,7 +167,7 @@ class Members:
         Raises:
             UsageError: no such node is enrolled.
         """
-        with self._change() as content:
+        with self._file.change() as content:
             member = _enrolled(content, name, "revoked")
             member.revoked = True
             content.revoked_keys.append(member.key)
@@ -219,7 +178,7 @@ class Members:
 
     def nodes(self) -> dict[str, Member]:
         """All nodes, by name."""
-        return dict(sorted(self._content().nodes.items()))
+        return dict(sorted(self._file.content().nodes.items()))
 
     def _has_ended(self, token: IssuedToken) -> bool:
         if token.ends is None:
@@ -228,36 +187,8 @@ class Members:
             return token.ends_uptime <= self._uptime()
         return token.ends <= self._clock()
 
-    def _content(self) -> _Content:
-        """What the file says now; read again only when it was replaced."""
-        try:
-            found = self._path.stat()
-            stamp = (found.st_mtime_ns, found.st_ino, found.st_size)
-        except FileNotFoundError:
-            return _Content()
-        if stamp != self._seen[0]:
-            self._seen = (stamp, self._read())
-        return self._seen[1]
 
-    def _read(self) -> _Content:
-        try:
-            return _Content.model_validate_json(self._path.read_bytes())
-        except FileNotFoundError:
-            return _Content()
-        except ValidationError:
-            raise UsageError(
-                f"{self._path} is damaged: restore it from a backup, or remove it, and then every node must enrol again"
-            ) from None
-
-    @contextmanager
-    def _change(self) -> Iterator[_Content]:
-        with self._lock:
-            content = self._read()
-            yield content
-            write_private(self._path, json.dumps(content.model_dump(), indent=1).encode())
-
-
-def _enrolled(content: _Content, name: str, purpose: str) -> Member:
+def _enrolled(content: Content, name: str, purpose: str) -> Member:
     member = content.nodes.get(name)
     if member is None or member.revoked:
         enrolled = [node for node, known in content.nodes.items() if not known.revoked]
