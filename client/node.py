@@ -135,12 +135,18 @@ class Node:
                     farewell = received
                     self.tell(f"the server says: {received.reason[:200]}")
                 case Ended():
-                    if farewell and self.once:
-                        if farewell.run_done:
-                            return None
-                        raise RunFailed(f"the run ended before it was done: {farewell.reason[:200]}")
-                    return received.reason if farewell is None else "waiting for the next run"
+                    return self._ended(received, farewell)
         raise AssertionError("a link ends with Ended")
+
+    def _ended(self, ended: Ended, farewell: pb.Farewell | None) -> str | None:
+        """Why to join again, None if all is done."""
+        if farewell is None:
+            return ended.reason
+        if not self.once:
+            return "waiting for the next run"
+        if farewell.run_done:
+            return None
+        raise RunFailed(f"the run ended before it was done: {farewell.reason[:200]}")
 
     def _welcomed(self, welcome: pb.Welcome, link: Link) -> None:
         self._pause, self._shard, self._unanswered = FIRST_PAUSE_SECONDS, welcome.shard, ""
@@ -171,18 +177,9 @@ class Node:
             self.tell("the server asks again for the last update: sending the same bytes")
             self._send(self.spool.last.update, link)
             return
+        round_text = _round_of(task.task)
         link.works_on(task.task, 0.0)
-        round_text, does = _round_of(task.task), "testing" if task.type == EVALUATE else "training"
-
-        def watch(fraction: float) -> None:
-            if self.should_stop(0.0):
-                raise Stopped("stopped")
-            if task.task in link.cancelled:
-                raise _Dropped
-            link.works_on(task.task, fraction)
-            self.show_progress(f"round {round_text}: {does}, {fraction:.0%}")
-
-        token = watching.set(watch)
+        token = watching.set(self._watch(task, link))
         try:
             update = _fitting(self._answer(task), link.max_message_bytes)
         except _Dropped:
@@ -197,6 +194,20 @@ class Node:
         if task.type != EVALUATE:  # kept after it was sent: a slow card holds up nobody
             self.spool.keep(key, update, survives_power_cut=link.is_over)
             self._look_at_threads(task.task, update)
+
+    def _watch(self, task: pb.Task, link: Link) -> Callable[[float], None]:
+        """What a fit is told its progress by, and ended by."""
+        name, does = task.task, "testing" if task.type == EVALUATE else "training"
+
+        def watch(fraction: float) -> None:
+            if self.should_stop(0.0):
+                raise Stopped("stopped")
+            if name in link.cancelled:
+                raise _Dropped
+            link.works_on(name, fraction)
+            self.show_progress(f"round {_round_of(name)}: {does}, {fraction:.0%}")
+
+        return watch
 
     def _look_at_threads(self, task: str, update: pb.Update) -> None:
         """Probe again if training became slow; after the update was sent, so that nobody waits for it."""
