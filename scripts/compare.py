@@ -8,17 +8,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-import os
 import sys
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common.errors import FedgeError, UsageError
+from common.command_line import Parser, run_command
+from common.errors import UsageError
 from server.comparison import NOTE, Curve, printable, read_curve, table
 from server.storage.durable import write_atomically
 
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROG = "python scripts/compare.py"
-DESCRIPTION = """\
-examples:
+EXAMPLES = """\
   python scripts/compare.py runs/fedavg runs/centralized runs/local-only
-  python scripts/compare.py runs/a runs/b --labels "10 nodes" "100 nodes" --out docs/images/nodes.png
-
-How do runs compare? Draws their accuracy per round and per megabyte into one PNG, and prints a table."""
+  python scripts/compare.py runs/a runs/b --labels "10 nodes" "100 nodes" --out docs/images/nodes.png"""
+DESCRIPTION = "How do runs compare? Draws their accuracy per round and per megabyte into one PNG, and prints a table."
 NAME = "comparison"
 # Okabe & Ito's palette, which colour-blind people can tell apart, without the yellow that white swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -44,50 +42,29 @@ LEAST_ERRORS = 0.01  # percent, one of 10,000 images: a perfect model has its pl
 FAR_APART = 20  # times the traffic of another run: then megabytes are drawn on a logarithmic scale
 
 
-class Parser(argparse.ArgumentParser):
-    """Errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line and exit code 2."""
-        print(f"{PROG}: {message} (try --help)", file=sys.stderr)
-        sys.exit(2)
-
-
 def main() -> int:
     """Read all runs, print the table, draw; returns the exit code."""
     arguments = _parser().parse_args()
-    try:
-        target = arguments.target / 100
-        curves = _labelled(arguments.runs, [read_curve(run) for run in arguments.runs], arguments.labels)
-        if len(curves) > MAX_RUNS:
-            raise UsageError(f"one picture holds at most {MAX_RUNS} runs, got {len(curves)}")
-        picture = _picture_path(arguments.out or arguments.runs[0].resolve().parent)
-        text = f"{table(curves, target)}\n{NOTE}\n"
-        print(text)
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UsageError(
-                "the picture needs matplotlib, which is not installed here; in Fedge's folder run:"
-                " python -m pip install --constraint constraints.txt --editable '.[plots]'"
-            )
-        _write(picture, draw(curves, target))
-        _write(picture.with_suffix(".md"), text.encode())
-    except FedgeError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # whoever read the table has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    target = arguments.target / 100
+    curves = _labelled(arguments.runs, [read_curve(run) for run in arguments.runs], arguments.labels)
+    if len(curves) > MAX_RUNS:
+        raise UsageError(f"one picture holds at most {MAX_RUNS} runs, got {len(curves)}")
+    picture = _picture_path(arguments.out or arguments.runs[0].resolve().parent)
+    text = f"{table(curves, target)}\n{NOTE}\n"
+    print(text)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError(
+            "the picture needs matplotlib, which is not installed here; in Fedge's folder run:"
+            " python -m pip install --constraint constraints.txt --editable '.[plots]'"
+        )
+    _write(picture, draw(curves, target))
+    _write(picture.with_suffix(".md"), text.encode())
     print(f"{picture}\n{picture.with_suffix('.md')}")
     return 0
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog=PROG,
-        usage=argparse.SUPPRESS,
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(PROG, EXAMPLES, DESCRIPTION)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run directory")
     parser.add_argument(
         "--out", metavar="PATH", type=Path, help=f"a PNG file, or a folder (default: of the first RUN) for {NAME}.png"
@@ -231,4 +208,4 @@ def _plain(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, PROG)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -20,19 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common import mnist_bundle
-from common.errors import DataError, FedgeError
+from common.command_line import Parser, run_command
+from common.errors import DataError
 from common.photographs import read_digit
 from common.prediction import Predictor, find_weights
 
 PROG = "python scripts/predict.py"
-DESCRIPTION = """\
-examples:
+EXAMPLES = """\
   python scripts/predict.py photo.jpg                     one digit per image; dark on light or light on dark
   python scripts/predict.py digits/                       all images in a folder; in digits/7/ they should be 7
   python scripts/predict.py --test 20                     20 of MNIST's test images
-  python scripts/predict.py photo.jpg --weights runs/NAME/best.pt
-
-Which digit is it? Uses the model of the newest run, or the one that --weights names."""
+  python scripts/predict.py photo.jpg --weights runs/NAME/best.pt"""
+DESCRIPTION = "Which digit is it? Uses the model of the newest run, or the one that --weights names."
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm"}
 NOT_KNOWN = -1
 
@@ -46,40 +44,21 @@ class Sample:
     actual: int  # 0..9, or NOT_KNOWN
 
 
-class Parser(argparse.ArgumentParser):
-    """Errors are one line (``common.command_line`` has its like, but needs more packages)."""
-
-    def error(self, message: str) -> NoReturn:
-        """One line and exit code 2."""
-        print(f"{PROG}: {message} (try --help)", file=sys.stderr)
-        sys.exit(2)
-
-
 def main() -> int:
     """Read everything, predict, print; returns the exit code."""
     arguments = _parser().parse_args()
-    try:
-        if bool(arguments.images) == (arguments.test is not None):
-            raise DataError("name images or folders, or ask for --test N: one of the two")
-        torch.set_num_threads(1)  # more cost time on one image
-        weights = find_weights(arguments.weights)
-        predictor = Predictor.load(weights)
-        samples = _of_mnist(arguments.test, arguments.seed) if arguments.test else list(_of_files(arguments.images))
-        _show(predictor, weights, samples)
-    except FedgeError as error:
-        print(f"{PROG}: {error}", file=sys.stderr)
-        return error.exit_code
+    if bool(arguments.images) == (arguments.test is not None):
+        raise DataError("name images or folders, or ask for --test N: one of the two")
+    torch.set_num_threads(1)  # more cost time on one image
+    weights = find_weights(arguments.weights)
+    predictor = Predictor.load(weights)
+    samples = _of_mnist(arguments.test, arguments.seed) if arguments.test else list(_of_files(arguments.images))
+    _show(predictor, weights, samples)
     return 0
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog=PROG,
-        usage=argparse.SUPPRESS,
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(PROG, EXAMPLES, DESCRIPTION)
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="image files, or folders of them")
     parser.add_argument("--test", type=_count, metavar="N", help="N of MNIST's test images instead, drawn by --seed")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which of the test images (default 0)")
@@ -138,4 +117,4 @@ def _show(predictor: Predictor, weights: Path, samples: list[Sample]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main, PROG)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from common.command_line import run_command
 from scripts import compare
 
 UNTRAINED = {"round": 0, "test_accuracy": 0.1}
@@ -44,7 +45,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["compare.py", *arguments])
         with pytest.raises(SystemExit) as end:
-            sys.exit(compare.main())
+            run_command(compare.main, compare.PROG)
     assert isinstance(end.value.code, int)
     return end.value.code, *capsys.readouterr()
 
