@@ -1,8 +1,6 @@
-"""What this machine is and how it feels: told to the server at hello and with every sign of life."""
+"""What this machine is, which the server is told at hello; and whether this torch runs on it."""
 
 import json
-import math
-import os
 import platform
 import re
 import signal
@@ -14,8 +12,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
 from client.quota import usable_cores, usable_memory
 from common.errors import UsageError
 from common.state import state_dir
@@ -23,7 +19,6 @@ from common.state import state_dir
 _ROOT = Path("/")
 _MAX_TEXT = 80  # characters: what a machine calls itself travels in the hello, which is bounded
 _ARM_PARTS = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}  # Raspberry Pi 3, 4, 5
-_CPU_SENSORS = ("cpu_thermal", "cpu-thermal", "coretemp", "k10temp", "zenpower", "soc_thermal")
 _PROBE_SECONDS = 300  # importing torch on a small board takes many seconds
 # What training does to a processor, in small. No core file: the crash is expected.
 PROBE = """
@@ -50,15 +45,6 @@ class Device:
     memory_bytes: int  # that this process may use, > 0
 
 
-@dataclass(frozen=True)
-class Condition:
-    """How a machine feels now; None where it does not say."""
-
-    load: float | None  # processes that want a core, mean over 1 minute, >= 0
-    memory_available_bytes: int | None
-    temperature_celsius: float | None  # the hottest sensor of the processor
-
-
 def describe() -> Device:
     """Describe this machine, without importing torch."""
     return Device(
@@ -71,16 +57,6 @@ def describe() -> Device:
         cores=usable_cores(),
         memory_bytes=usable_memory(),
     )
-
-
-def feel() -> Condition:
-    """Take this machine's load, free memory and temperature; reads a few small files, so at most each second."""
-    load = memory = None
-    with suppress(OSError, AttributeError):
-        load = os.getloadavg()[0]
-    with suppress(OSError, psutil.Error):
-        memory = int(psutil.virtual_memory().available)
-    return Condition(load, memory, _temperature())
 
 
 def set_threads(threads: int) -> str:
@@ -143,18 +119,6 @@ def check_cpu(arch: str | None = None, probe: str = PROBE) -> None:
     if code == 0:
         with suppress(OSError):  # unkept, it is tried again next time
             passed.write_text(json.dumps(facts), encoding="utf-8")
-
-
-def _temperature() -> float | None:
-    sensors = getattr(psutil, "sensors_temperatures", None)  # Linux only
-    if sensors is None:
-        return None
-    try:
-        readings = sensors()
-    except (OSError, ValueError, psutil.Error):
-        return None
-    celsius = [entry.current for name in _CPU_SENSORS for entry in readings.get(name, ())]
-    return max((float(value) for value in celsius if math.isfinite(value) and -60 < value < 200), default=None)
 
 
 def _read(path: str, root: Path) -> str:

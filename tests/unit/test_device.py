@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from client.device import PROBE, check_cpu, cpu_model, describe, feel, set_threads
+from client.device import PROBE, check_cpu, cpu_model, describe, set_threads
 from client.quota import usable_cores, usable_memory
 from common.errors import UsageError
 
@@ -90,15 +90,6 @@ def test_the_processor_is_named(cpuinfo: str, name: str, tmp_path: Path) -> None
 
 def test_a_processor_that_says_nothing_is_its_architecture(tmp_path: Path) -> None:
     assert cpu_model(tmp_path) in (platform.processor(), platform.machine())
-
-
-def test_how_it_feels_is_in_range_or_unknown() -> None:
-    condition = feel()
-    assert condition.load is not None
-    assert condition.load >= 0
-    assert condition.memory_available_bytes is not None
-    assert 0 < condition.memory_available_bytes <= MEMORY
-    assert condition.temperature_celsius is None or -60 < condition.temperature_celsius < 200
 
 
 def test_threads_reach_torch_and_too_many_are_said() -> None:
