@@ -1,12 +1,12 @@
 """A server and two nodes that a nursery starts, and starts again when a fault has ended them."""
 
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.processes import free_port
+from tests.faults import told
 from tests.faults.injector import Fault
 from tests.faults.nursery import Nursery
 
@@ -72,18 +72,11 @@ class Federation:
 
     def said(self, who: str) -> str:
         """All that it wrote to its terminal, over all its lives."""
-        path = self.folder / f"{who}.txt"
-        return path.read_text(errors="replace") if path.exists() else ""
+        return told.said(self.folder, who)
 
     def events(self) -> list[dict[str, Any]]:
-        """What the server told as JSON; a line that a kill tore is none."""
-        found = []
-        for line in self.said("server").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return [event for event in found if isinstance(event, dict)]
+        """What the server told as JSON."""
+        return told.events(self.folder)
 
     def wait_for_event(self, kind: str, **values: object) -> None:
         """Until the server has told it."""

@@ -1,6 +1,5 @@
 """A server and many nodes as real processes, with a supervisor that starts again what has died."""
 
-import json
 import os
 import re
 import signal
@@ -11,6 +10,7 @@ from typing import Any
 
 from common.state import state_dir
 from tests.e2e.processes import free_port
+from tests.faults import told
 from tests.faults.nursery import Nursery
 from tests.faults.vital_signs import Life, Trend
 
@@ -72,7 +72,8 @@ class Farm:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.rounds_done() < number:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no round {number}: {self._said('server')[-2000:]}{self._said('n0')[-500:]}")
+                server, node = (told.said(self._folder, who) for who in ("server", "n0"))
+                raise TimeoutError(f"no round {number}: {server[-2000:]}{node[-500:]}")
             self.tend()
             time.sleep(0.1)
 
@@ -91,19 +92,13 @@ class Farm:
                 self._nursery.wait(pid, 60)
 
     def events(self) -> list[dict[str, Any]]:
-        """All that the server told; a line that a kill tore is none."""
-        found = []
-        for line in self._said("server").splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return [event for event in found if isinstance(event, dict)]
+        """All that the server told."""
+        return told.events(self._folder)
 
     def tasks_of_nodes(self) -> set[tuple[int, str]]:
         """(round, node) of every fit that a node told to be done or dropped."""
-        told = re.compile(r"round (\d+): (?:trained|dropped)")
-        return {(int(number), node) for node in self.nodes for number in told.findall(self._said(node))}
+        done = re.compile(r"round (\d+): (?:trained|dropped)")
+        return {(int(number), node) for node in self.nodes for number in done.findall(told.said(self._folder, node))}
 
     def trend(self, names: Iterable[str]) -> Trend:
         """Of the life among theirs that lasted longest."""
@@ -114,10 +109,6 @@ class Farm:
         state = {"FEDGE_STATE_DIR": str(self._folder / "state")}
         self._pids[who] = self._nursery.start(package, words, self._folder / f"{who}.txt", state)
         self._lives.setdefault(who, []).append(Life(self._pids[who]))
-
-    def _said(self, who: str) -> str:
-        path = self._folder / f"{who}.txt"
-        return path.read_text(errors="replace") if path.exists() else ""
 
     def _server_words(self) -> list[str]:
         return [
