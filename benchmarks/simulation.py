@@ -49,7 +49,7 @@ WORKS = ("still", "training", "default-threads", "memory")
 QUIET = {("still", "ray"): 0.21, ("training", "ray"): 0.81}  # seconds of a round, seen on a quiet machine
 NUM_STILL, NUM_TRAINING, NUM_BY_DEFAULT = 40, 20, 6  # rounds a turn
 PEERS = ("blazefl", "pfl")  # packages, and first words of their arms
-NODES = "benchmarks.virtual_nodes"
+NODES = "benchmarks.virtual_run"
 ARMS: dict[str, tuple[str, tuple[object, ...]]] = {
     "fedge": (NODES, ()),
     "fedge, 2 workers": (NODES, ("--workers", 2)),

@@ -1,15 +1,11 @@
 """One simulated run of Fedge, ``server.rounds`` and all: on its own simulation, or on Flower's engine on Ray.
 
 No evaluation and no disk. ``--way ray`` is ``--engine ray`` as it is; ``--way ray-as-flower`` waits for replies as
-Flower's own strategies do, with ``Grid.send_and_receive``.
+Flower's own strategies do, with ``Grid.send_and_receive``. Started by ``benchmarks.virtual_run``.
 """
 
 import logging
-import os
 from contextlib import AbstractContextManager
-
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import torch
 from flwr.serverapp import Grid
@@ -88,7 +84,3 @@ def main() -> None:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     conduct(work)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from common.command_line import Parser, PlainParser, layers, run_command
 from common.errors import UsageError
+from common.layers import load
+from server import fork_server
 
 PROG = "python -m server"
 EXAMPLES = """\
@@ -42,6 +44,8 @@ def main() -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if load(*given).simulation.workers > 1:
+        fork_server.begin()
     from server.running import print_settings, run
 
     if arguments.print_settings:

@@ -1,13 +1,10 @@
 """Worker processes that run a ClientApp for the simulation, each on a pipe of its own."""
 
 import importlib
-import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 import torch
@@ -17,30 +14,29 @@ from common import fleet_pb2 as pb
 from common.errors import Interrupted, RunFailed
 from common.records import answer, identify
 from common.wire import from_task, to_update
+from server import fork_server
+from server.fork_server import SIGNALS, signals_held_back
 
 ClientApp = Callable[[Message, Context], Message]
 Replies = Callable[[Sequence[Message], Sequence[Context]], Iterable[Message]]
 Work = list[tuple[bytes, Context]]  # tasks as they travel on the link, and whose each is
 Done = list[tuple[bytes, RecordDict]]  # updates likewise, and what each node remembers: its next task may go elsewhere
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-
 
 class Workers:
-    """``num_workers`` processes. They begin to start at once and import the app, while this one goes on."""
+    """``num_workers`` processes. They begin to start at once, while this one goes on."""
 
     def __init__(self, client_app: str, num_workers: int, together: str = "") -> None:
         """See ``server.simulation``."""
-        spawn = multiprocessing.get_context("spawn")
+        context = fork_server.begin()
         # Nothing is ever sent: the writing end is this process's alone, and closed when it ends, however it does.
-        workers_end, self._life = spawn.Pipe(duplex=False)
+        workers_end, self._life = context.Pipe(duplex=False)
         self._pipes: list[Connection] = []
         self._processes = []
-        resource_tracker.ensure_running()  # its start would let signals through again
-        with _signals_held_back():
+        with signals_held_back():
             for _ in range(num_workers):
-                ours, theirs = spawn.Pipe()
-                process = spawn.Process(target=_serve, args=(client_app, together, theirs, workers_end), daemon=True)
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(client_app, together, theirs, workers_end), daemon=True)
                 process.start()
                 theirs.close()  # so that its end is noticed here
                 self._pipes.append(ours)
@@ -111,23 +107,13 @@ def _hand_out(pipe: Connection, waiting: Iterator[tuple[int, Work]], in_hand: di
         return
 
 
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes started meanwhile begin with Ctrl-C and SIGTERM blocked; what comes here comes a moment later."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
-
-
 def _serve(client_app: str, together: str, pipe: Connection, parents_life: Connection) -> None:
     """Work until the pipe is closed. Signals to the whole group are the parent's business; its end is the workers'."""
     os.setpgid(0, 0)
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # what has come already is forgotten
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with, args=(parents_life,), daemon=True).start()
     torch.set_num_threads(1)
     answers = replies(client_app, together)

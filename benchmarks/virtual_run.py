@@ -1,0 +1,21 @@
+"""``benchmarks.virtual_nodes``, begun as ``python -m server`` begins: what workers are forked from comes first."""
+
+import os
+import sys
+
+from server import fork_server
+
+
+def main() -> None:
+    """Run it."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    if "--workers" in sys.argv:
+        fork_server.begin()
+    from benchmarks import virtual_nodes
+
+    virtual_nodes.main()
+
+
+if __name__ == "__main__":
+    main()
