@@ -6,7 +6,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.app import load_data
+from client.data import load_data
 from common import models
 from common.models import copy_state
 from common.preprocessing import Preprocessing

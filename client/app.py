@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from torch import Tensor
 
+from client.data import load_data, own_images, shard_number
 from client.outgoing import outgoing
-from common import mnist, models, shards
-from common.errors import DataError, UsageError, WireError
+from common import models
+from common.errors import UsageError, WireError
 from common.models import Network, State, copy_state
 from common.preprocessing import Preprocessing
 from common.records import (
@@ -28,12 +27,9 @@ from common.records import (
     read_task,
     update_record,
 )
-from common.settings import DataSettings
 from common.streams import stream
 from common.training import FitResult, fit
 from common.training import evaluate as evaluation_of
-
-Examples = tuple[Tensor, Tensor]  # images (uint8 [N, 28, 28]) and labels (int64 [N])
 
 # Told the fraction of a fit that is done; may raise to end it. The link sets it, other engines need not.
 watching: ContextVar[Callable[[float], None]] = ContextVar("watching", default=lambda _: None)
@@ -59,7 +55,7 @@ def query(message: Message, context: Context) -> Message:
     if own := context.node_config.get("data"):
         holding = holding_record(OWN_DATA, len(own_images(str(own))))
     else:
-        holding = holding_record(_shard_number(context.node_config), 0)
+        holding = holding_record(shard_number(context.node_config), 0)
     return Message(holding, reply_to=message)
 
 
@@ -115,31 +111,6 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(evaluation_record(found.loss, found.accuracy, len(labels)), reply_to=message)
 
 
-def load_data(task: Task, node_config: Mapping[str, object]) -> tuple[int, Examples, Examples]:
-    """This node's shard number, what it trains on and what it holds out.
-
-    Raises:
-        DataError: there is no such data, or this machine divides the training set differently.
-        UsageError: the shard does not exist.
-    """
-    settings = task.settings
-    if own := node_config.get("data"):
-        return OWN_DATA, *_own(str(own), settings.data.holdout, settings.seed)
-    shard = _shard_number(node_config)
-    shards.check_shard(shard, settings.data.num_shards)
-    division = _division(settings.data.model_dump_json(), settings.seed)
-    return shard, *division.shard(shard, task.shard_digests[shard])
-
-
-def _shard_number(node_config: Mapping[str, object]) -> int:
-    shard = node_config.get("partition-id")
-    if type(shard) is not int or shard < 0:
-        raise UsageError(
-            f'a node config needs partition-id=N, the number of a shard, or data="PATH", got {shard!r:.40}'
-        )
-    return shard
-
-
 def set_threads(node_config: Mapping[str, object]) -> None:
     """As many CPU threads as the node config says; one unless it does, whatever the engine, for sums to agree."""
     threads = node_config.get("threads", 1)
@@ -147,53 +118,6 @@ def set_threads(node_config: Mapping[str, object]) -> None:
         raise UsageError(f"threads in the node config must be at least 1, got {threads!r:.40}")
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)
-
-
-class _Division:
-    """The training set as one run divides it, and the shards that this process needed: together at most all of it."""
-
-    def __init__(self, settings: DataSettings, seed: int) -> None:
-        self._settings, self._seed = settings, seed
-        self._indices = shards.partition(mnist.load_labels("train"), settings, seed)
-        self._kept: dict[int, tuple[Examples, Examples]] = {}
-
-    def shard(self, number: int, expected_digest: str) -> tuple[Examples, Examples]:
-        indices = self._indices[number]
-        if shards.digest(indices) != expected_digest:
-            raise DataError(
-                f"this machine divides the training set otherwise than the server: shard {number} is"
-                f" {shards.digest(indices)} here, {expected_digest} there; use the same versions of Fedge and NumPy"
-            )
-        if number not in self._kept:
-            part = mnist.load_part("train", indices)
-            self._kept[number] = _divided(part, self._settings.holdout, self._seed, number)
-        return self._kept[number]
-
-
-@lru_cache(maxsize=1)  # all nodes of this process divide the data alike; the next run may do otherwise
-def _division(data_settings: str, seed: int) -> _Division:
-    return _Division(DataSettings.model_validate_json(data_settings), seed)
-
-
-@lru_cache(maxsize=1)
-def _own(path: str, holdout: float, seed: int) -> tuple[Examples, Examples]:
-    return _divided(own_images(path), holdout, seed, OWN_DATA)
-
-
-def _divided(part: mnist.Images, holdout: float, seed: int, shard: int) -> tuple[Examples, Examples]:
-    """What to train on and what to hold out; without a holdout no copy is made."""
-    if not holdout:
-        return (part.images, part.labels), (part.images[:0], part.labels[:0])
-    trained, held = map(torch.from_numpy, shards.hold_out(len(part), holdout, seed, shard))
-    return (part.images[trained], part.labels[trained]), (part.images[held], part.labels[held])
-
-
-@lru_cache(maxsize=1)
-def own_images(path: str) -> mnist.Images:
-    """A node's own images, read once; see ``common.own_data.load``."""
-    from common import own_data  # here: Pillow is for own images alone
-
-    return own_data.load(Path(path), max_examples=None)
 
 
 @lru_cache(maxsize=1)

@@ -1,5 +1,6 @@
 """What a node says first: who it is, which data it holds, what machine it runs on."""
 
+from client.data import own_images
 from client.device import describe
 from client.identity import Identity
 from common import __version__
@@ -43,8 +44,6 @@ def make_hello(
         ),
     )
     if own_data:
-        from client.app import own_images
-
         hello.own_examples = len(own_images(own_data))
     elif isinstance(shard, int):
         hello.shard = shard

@@ -8,7 +8,8 @@ from functools import partial
 from flwr.app import Context, Message
 from torch import Tensor
 
-from client.app import app, load_data, network, set_threads, update_to, watching
+from client.app import app, network, set_threads, update_to, watching
+from client.data import load_data
 from common.errors import FedgeError, Interrupted, WireError
 from common.fit_together import Part, fit_together, num_together
 from common.preprocessing import Preprocessing
