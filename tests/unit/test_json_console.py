@@ -1,5 +1,8 @@
 """Rule: with --json, each event of a run is one object a line, whose keys machines can rely on."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from common.training import Evaluation
@@ -15,7 +18,10 @@ def test_json_counts_who_is_there_and_does_not_do() -> None:
     assert [(each["num_busy"], each["num_aside"]) for each in screen.objects] == [(2, 0), (0, 2)]
 
 
-def test_json_says_every_event() -> None:
+PAGE = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
+
+
+def every_event() -> Screen:
     screen = Screen("json")
     console = screen.console
     console.started(Beginning(RUN, "0.0.0.0:8080", 2, "lenet5", "link"))
@@ -31,6 +37,11 @@ def test_json_says_every_event() -> None:
     nothing = done(report("cellar", "rejected", "not finite"), train_loss=NAN)
     console.round_done(nothing, 1, Evaluation(NAN, 0.1), False, 2)
     console.finished(summary(0.1, 0.9))
+    return screen
+
+
+def test_json_says_every_event() -> None:
+    screen = every_event()
     assert " ".join(one["event"] for one in screen.objects) == (
         "started waiting joined round_done round_started progress delivered left notice round_done finished"
     )
@@ -69,3 +80,26 @@ def test_json_tells_machines_and_people_how_it_ended(ending: str) -> None:
     getattr(screen.console, ending)("too few nodes")
     assert screen.objects == [{"event": ending, "format": 1, "text": "too few nodes"}]
     assert screen.err.getvalue().endswith(": too few nodes\n")
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"`(\w+)`", text))
+
+
+def section(title: str) -> list[str]:
+    """The rows of the table under a title of the page."""
+    return re.findall(r"^\| (`.*) \|$", PAGE.partition(title)[2].partition("\n#")[0], flags=re.MULTILINE)
+
+
+def test_the_page_names_every_event_and_key() -> None:
+    known = {event: words(row) for row in section("## What `--json` says") for event in words(row.partition(" | ")[0])}
+    known["round_done"] |= {key for row in section("### metrics.jsonl") for key in words(row.partition(" | ")[0])}
+    submitted, failed, interrupted = Screen("json"), Screen("json"), Screen("json")
+    submitted.console.submitted("1", "127.0.0.1:8000")
+    failed.console.failed("too few nodes")
+    interrupted.console.interrupted("saved")
+    said = [each for screen in (every_event(), submitted, failed, interrupted) for each in screen.objects]
+    assert {each["event"] for each in said} == set(known)
+    assert {each["event"]: set(each) - known[each["event"]] for each in said} == {
+        event: {"event", "format"} for event in known
+    }
