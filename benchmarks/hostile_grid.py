@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from benchmarks.hostile_nodes import Attack
 from common.arrays import to_record, to_state
+from common.contents import array_records, config_records
 from common.models import State
 from common.records import TRAIN
 from server.grids import Answer, Node, NodeGrid, Tasks
@@ -43,8 +44,8 @@ class HostileGrid(NodeGrid):
         return [*hostile_answers, *honest_answers]
 
     def _forged(self, tasks: Sequence[Message], answers: Sequence[Answer], honest: Sequence[Answer]) -> list[Answer]:
-        model = to_state(tasks[0].content.array_records["arrays"])
-        number = tasks[0].content.config_records["config"]["server-round"]
+        model = to_state(array_records(tasks[0].content)["arrays"])
+        number = config_records(tasks[0].content)["config"]["server-round"]
         assert isinstance(number, int)
         chance = Generator().manual_seed(int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0]))
         changes = self._attack.forge(_changes(answers, model), _changes(honest, model), chance)
@@ -58,7 +59,7 @@ def _changes(answers: Sequence[Answer], model: State) -> Tensor:
 
 def _arrays(answer: Answer) -> State:
     assert answer.reply is not None
-    return to_state(answer.reply.content.array_records["arrays"])
+    return to_state(array_records(answer.reply.content)["arrays"])
 
 
 def _flat(state: State) -> Tensor:

@@ -8,6 +8,7 @@ node that starts anew owes nothing.
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from common.arrays import from_encoded, to_encoded, to_record, to_state
+from common.contents import array_records, config_records
 from common.models import State
 from common.records import Task
 from common.streams import stream
@@ -44,11 +45,11 @@ def outgoing(task: Task, learned: State, shard: int, remembered: RecordDict) -> 
 
 def _owed(task: Task, shard: int, remembered: RecordDict) -> State:
     """What earlier fits of this run on this shard left out; nothing if the server went back to an earlier round."""
-    if OWED not in remembered.array_records or SINCE not in remembered.config_records:
+    if OWED not in array_records(remembered) or SINCE not in config_records(remembered):
         return {}
-    since = remembered.config_records[SINCE]
+    since = config_records(remembered)[SINCE]
     round_number = since["round"]
     is_ours = (since["run"], since["shard"]) == (task.run, shard)
     if not is_ours or not isinstance(round_number, int) or round_number >= task.round_number:
         return {}
-    return to_state(remembered.array_records[OWED])
+    return to_state(array_records(remembered)[OWED])

@@ -182,6 +182,11 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Hex SHA-256 of weights: name, dtype, shape and bytes of each tensor, in ``state_dict`` order."""
     digest = hashlib.sha256()
     for name, value in state.items():
-        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        digest.update(_title(name, value.dtype, value.shape))
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _title(name: str, dtype: torch.dtype, shape: torch.Size) -> bytes:
+    return f"{name}\0{dtype}\0{list(shape)}\0".encode()

@@ -8,6 +8,7 @@ from the others'; an update is ``{"arrays": ArrayRecord, "metrics": MetricRecord
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,6 +17,7 @@ from common import models
 from common.arrays import from_encoded, to_record
 from common.codec import Codec
 from common.codecs import PLAIN, by_name
+from common.contents import array_records, config_records, metric_records
 from common.errors import FedgeError, WireError
 from common.models import State
 from common.settings import DataSettings, ModelSettings, PreprocessingSettings, Settings, TrainingSettings
@@ -107,29 +109,34 @@ def read_task(content: RecordDict) -> Task:
         WireError: a part is missing or not of its type.
     """
     try:
-        config = {**content.config_records["config"], **content.config_records.get(OWN, {})}
-        arrays = content.array_records["arrays"]
+        config = {**config_records(content)["config"], **config_records(content).get(OWN, {})}
+        arrays = array_records(content)["arrays"]
         round_number, text, digests = config["server-round"], config["settings"], config["shard-digests"]
     except KeyError as error:
         raise WireError(f"the task lacks {error}") from None
     if not isinstance(round_number, int) or not isinstance(text, str) or not isinstance(digests, list):
         raise WireError("the task's round, settings or shard digests are not of their types")
-    try:
-        settings = TaskSettings.model_validate_json(text)
-    except ValidationError as error:
-        raise WireError(f"the task's settings: {error.errors(include_url=False)[0]['msg']}") from None
+    settings = _settings(text)
     broadcast = _codec(config, "broadcast-codec")
     return Task(
         round_number=round_number,
         state=from_encoded(arrays, broadcast, models.layout(settings.model.name)),
         settings=settings,
-        shard_digests=tuple(str(digest) for digest in digests),
+        shard_digests=tuple(map(str, digests)),
         proximal_mu=_amount(config, "proximal-mu"),  # as Flower's FedProx says it
         max_steps=_count(config, MAX_STEPS),
         max_seconds=_amount(config, MAX_SECONDS),
         run=str(config.get("run", "")),
         codec=_codec(config, "codec"),
     )
+
+
+@lru_cache(maxsize=8)  # they are the same in every round of a run
+def _settings(text: str) -> TaskSettings:
+    try:
+        return TaskSettings.model_validate_json(text)
+    except ValidationError as error:
+        raise WireError(f"the task's settings: {error.errors(include_url=False)[0]['msg']}") from None
 
 
 def _count(config: Mapping[str, object], key: str) -> int:
@@ -178,7 +185,7 @@ def read_evaluation(content: RecordDict, max_examples: int) -> tuple[float, floa
     Raises:
         WireError: it reports something else, or more than ``max_examples``.
     """
-    said = dict(next(iter(content.metric_records.values()), {}))
+    said = dict(next(iter(metric_records(content).values()), {}))
     loss, accuracy, num_examples = (said.get(key) for key in ("loss", "accuracy", "num-examples"))
     if len(said) != 3 or type(num_examples) is not int or not 1 <= num_examples <= max_examples:
         raise WireError(f"an evaluation on {num_examples!r:.40} examples, expected 1 to {max_examples}")
@@ -200,7 +207,7 @@ def read_holding(content: RecordDict) -> tuple[int, int]:
     Raises:
         WireError: it says something else.
     """
-    said = dict(content.config_records.get("holding", {}))
+    said = dict(config_records(content).get("holding", {}))
     shard, examples = said.get("shard"), said.get("own-examples")
     if type(shard) is not int or type(examples) is not int or shard < OWN_DATA or examples < 0:
         raise WireError(f"a node says that it holds {said!r:.100}")

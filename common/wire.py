@@ -16,6 +16,7 @@ from common import fleet_pb2 as pb
 from common import npy
 from common.arrays import codec_of, record_of, to_ndarray
 from common.codecs import NAMES, PLAIN
+from common.contents import array_records, config_records, metric_records
 from common.errors import WireError
 from common.records import OWN, UNREADABLE_CODE, error_reply
 
@@ -93,20 +94,20 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
 
 def to_task(message: Message) -> pb.Task:
     """A task without the parts that are one node's own."""
-    weights = pack(message.content.array_records["arrays"])
-    config = to_values(message.content.config_records["config"])
+    weights = pack(array_records(message.content)["arrays"])
+    config = to_values(config_records(message.content)["config"])
     return pb.Task(weights=weights, config=config, type=message.metadata.message_type)
 
 
 def own_config(message: Message) -> dict[str, pb.Value]:
     """What ``to_task`` leaves out; protobuf merges it with the rest of the task, bytes behind bytes."""
-    return to_values(message.content.config_records.get(OWN, {}))
+    return to_values(config_records(message.content).get(OWN, {}))
 
 
 def shared_parts(message: Message) -> tuple[int, int]:
     """The identities of what ``to_task`` packs: tasks that share these objects need be packed only once."""
     content = message.content
-    return id(content.array_records["arrays"]), id(content.config_records["config"])
+    return id(array_records(content)["arrays"]), id(config_records(content)["config"])
 
 
 def from_task(task: pb.Task, node_id: int) -> Message:
@@ -126,10 +127,10 @@ def to_update(reply: Message, task: str) -> pb.Update:
     """A ClientApp's reply to the task of that name."""
     if reply.has_error():
         return pb.Update(task=task, error=reply.error.reason)
-    if not reply.content.metric_records:
+    if not metric_records(reply.content):
         return pb.Update(task=task, error="the task asks for something that this node does not do")
-    metrics = to_values(next(iter(reply.content.metric_records.values())))
-    arrays = next(iter(reply.content.array_records.values()), None)  # an evaluation has none
+    metrics = to_values(next(iter(metric_records(reply.content).values())))
+    arrays = next(iter(array_records(reply.content).values()), None)  # an evaluation has none
     return pb.Update(task=task, weights=None if arrays is None else pack(arrays), metrics=metrics)
 
 

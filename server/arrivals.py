@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from flwr.app import Message, RecordDict
 
+from common.contents import array_records
 from server.grids import Answer, Node
 from server.updates.screening import Rejected, Screened
 
@@ -54,5 +55,5 @@ def let_go(content: RecordDict) -> None:
 
     Flower's records refer to each other: until the collector looks, nothing else frees a thousand updates.
     """
-    for record in content.array_records.values():
+    for record in array_records(content).values():
         record.clear()

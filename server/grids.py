@@ -16,6 +16,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from common import npy
+from common.contents import array_records
 from server.memory import Plain
 
 UNKNOWN_SHARD = -2
@@ -193,4 +194,4 @@ def num_bytes(message: Message) -> int:
     """Size of the arrays that ``message`` carries."""
     if not message.has_content():
         return 0
-    return sum(npy.num_bytes(array) for record in message.content.array_records.values() for array in record.values())
+    return sum(npy.num_bytes(array) for record in array_records(message.content).values() for array in record.values())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from flwr.app import ConfigRecord, RecordDict
 
 from common.arrays import to_record, to_state
+from common.contents import array_records, config_records
 from common.errors import RunDirectoryError
 from server.memory import Plain, as_dict, as_state
 from server.storage.checkpoint import MAX_BYTES
@@ -18,7 +19,7 @@ def to_memory(remembered: Mapping[int, RecordDict]) -> dict[str, Plain]:
     size = sum(
         len(array.data)
         for node in remembered.values()
-        for record in node.array_records.values()
+        for record in array_records(node).values()
         for array in record.values()
     )
     if size > MAX_BYTES // 2:
@@ -39,8 +40,8 @@ def from_memory(memory: Mapping[str, Plain]) -> dict[int, RecordDict]:
 
 
 def _plain(node: RecordDict) -> Plain:
-    arrays: dict[str, Plain] = {name: dict(to_state(record)) for name, record in node.array_records.items()}
-    scalars: dict[str, Plain] = {name: dict(record) for name, record in node.config_records.items()}  # type: ignore[arg-type]  # ints and texts
+    arrays: dict[str, Plain] = {name: dict(to_state(record)) for name, record in array_records(node).items()}
+    scalars: dict[str, Plain] = {name: dict(record) for name, record in config_records(node).items()}  # type: ignore[arg-type]  # ints and texts
     return {"arrays": arrays, "scalars": scalars}
 
 

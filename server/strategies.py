@@ -16,6 +16,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from common.arrays import to_state
+from common.contents import array_records
 from common.errors import RunDirectoryError, SettingsError
 from common.models import State
 from common.settings import Settings, StrategySettings
@@ -136,7 +137,7 @@ def average(
     Returns:
         float32 tensors; None if what comes out is not finite.
     """
-    names = list(updates[0].content.array_records["arrays"])
+    names = list(array_records(updates[0].content)["arrays"])
     before = memory(strategy)
     for update in updates:
         replies[update.node.node_id].content = update.content

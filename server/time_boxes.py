@@ -7,6 +7,7 @@ from statistics import median
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from common.contents import array_records, config_records
 from common.errors import UsageError
 from common.records import MAX_SECONDS, MAX_STEPS, OWN
 from common.settings import Settings, TrainingSettings
@@ -88,7 +89,7 @@ class TimeBoxes:
             if budget:
                 most[node_id] = budget * self._training.batch_size
             box = ConfigRecord({MAX_STEPS: budget} if budget else {MAX_SECONDS: float(self._seconds)})
-            arrays, config = shared.array_records["arrays"], shared.config_records["config"]
+            arrays, config = array_records(shared)["arrays"], config_records(shared)["config"]
             task.content = RecordDict({"arrays": arrays, "config": config, OWN: box})
         return most
 

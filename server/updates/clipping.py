@@ -14,6 +14,7 @@ from statistics import median_low
 from flwr.app import RecordDict
 
 from common.arrays import to_record, to_state
+from common.contents import array_records
 from common.errors import RunDirectoryError
 from common.models import State
 from server.memory import Plain
@@ -75,7 +76,7 @@ class Clipping:
         share = limit / update.norm
         state = {
             name: (origin.double() + share * (value.double() - origin.double())).to(value.dtype)
-            for name, value in to_state(update.content.array_records["arrays"]).items()
+            for name, value in to_state(array_records(update.content)["arrays"]).items()
             for origin in (reference[name],)
         }
         content = RecordDict({"arrays": to_record(state), "metrics": update.content["metrics"]})

@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from common.codec import Codec
+from common.contents import array_records, config_records, metric_records
 from common.errors import WireError
 from common.models import State, weights_sha256
 from common.records import OWN_DATA, UNREADABLE_CODE
@@ -117,6 +118,8 @@ class Screen:
         except WireError as error:
             raise Rejected(str(error)) from None
         norm = _distance(found.state, reference)
+        if not math.isfinite(norm):  # no sum of float32 squares is too large for float64
+            raise Rejected(f"{_endless(found.state)} holds values that are not finite")
         if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _distance(reference))):
             raise Rejected(f"{norm:.3g} away from the global model, at most {limit:.3g} is accepted")
         kept = MetricRecord({"num-examples": num_examples, "train-loss": metrics.train_loss})
@@ -194,12 +197,12 @@ def _records(reply: Message) -> tuple[ArrayRecord, MetricRecord]:
     if not reply.has_content():
         raise Rejected("the reply is empty")
     content = reply.content
-    if len(content.array_records) != 1 or len(content.metric_records) != 1 or content.config_records:
+    if len(array_records(content)) != 1 or len(metric_records(content)) != 1 or config_records(content):
         raise Rejected(
-            f"the reply holds {len(content.array_records)} array records and {len(content.metric_records)}"
+            f"the reply holds {len(array_records(content))} array records and {len(metric_records(content))}"
             " metric records, expected one of each and nothing else"
         )
-    return next(iter(content.array_records.values())), next(iter(content.metric_records.values()))
+    return next(iter(array_records(content).values())), next(iter(metric_records(content).values()))
 
 
 def _checked_metrics(record: MetricRecord) -> _Metrics:
@@ -219,6 +222,11 @@ def _checked_metrics(record: MetricRecord) -> _Metrics:
     if metrics.fit_seconds < 0 or metrics.threads < 1:
         raise Rejected(f"{metrics.fit_seconds:g} s with {metrics.threads} threads is no training")
     return metrics
+
+
+def _endless(state: State) -> str:
+    """The first tensor with a value that is not finite."""
+    return next(name for name, value in state.items() if not value.isfinite().all())
 
 
 def _distance(state: State, origin: State | None = None) -> float:
