@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from common.command_line import Parser, PlainParser, layers, run_command
-from common.errors import UsageError
-from common.layers import load
+from common.errors import SettingsError, UsageError
 from server import fork_server
+
+if TYPE_CHECKING:
+    from common.layers import Layer
 
 PROG = "python -m server"
 EXAMPLES = """\
@@ -44,8 +48,7 @@ def main() -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    if load(*given).simulation.workers > 1:
-        fork_server.begin()
+    _begin_workers(given)
     from server.running import print_settings, run
 
     if arguments.print_settings:
@@ -54,6 +57,14 @@ def main() -> int:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     logging.getLogger("flwr").handlers.clear()  # its handler colours standard output; run.log has it all
     return run(given, arguments)
+
+
+def _begin_workers(given: Sequence[Layer]) -> None:
+    from common.layers import load  # here: Ctrl-C is caught by now
+
+    with contextlib.suppress(SettingsError):  # the run finds it again, and tells it on its console
+        if load(*given).simulation.workers > 1:
+            fork_server.begin()
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """Rule: a command line that will not do ends with exit code 2 and one line; help starts with examples."""
 
+import json
 import os
 import signal
 import subprocess
@@ -113,6 +114,15 @@ def test_a_server_with_wrong_settings_does_not_begin(
     assert said in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_machines_are_told_of_a_wrong_setting_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = outcome("server", ["--json", "--rounds", "0"], monkeypatch, capsys)
+    said = "federation.rounds must be at least 1, got 0 (from the command line)"
+    assert json.loads(out) == {"event": "failed", "format": 1, "text": said}
+    assert (code, err) == (2, f"Error: {said}\n")
 
 
 def test_a_variable_that_names_no_setting_is_named(
