@@ -11,7 +11,7 @@ from common.codec import Codec
 from common.codecs import by_name
 from common.records import task_config
 from common.settings import Settings
-from server import strategies
+from server import strategies, strategy_memory
 from server.grids import Node, NodeGrid
 from server.memory import Plain
 from server.running_average import RunningAverage
@@ -61,7 +61,7 @@ class Plan:
     def memory(self) -> dict[str, Plain]:
         """What the next round of an averaging run needs, beside its model."""
         average = {AVERAGE: self.average.memory} if self.average else {}
-        return strategies.memory(self.strategy) | {NORMS: self.clipping.norms} | average
+        return strategy_memory.memory(self.strategy) | {NORMS: self.clipping.norms} | average
 
 
 def planned(
@@ -92,7 +92,7 @@ def planned(
     clipping = Clipping(settings.strategy.clip_norm_ratio, remembered.pop(NORMS, None))
     average, decay = remembered.pop(AVERAGE, None), settings.strategy.running_average
     if settings.run.baseline == "none":
-        strategies.restore(strategy, remembered, last.state)
+        strategy_memory.restore(strategy, remembered, last.state)
     screen = _screen(settings, parts, is_boxed=boxes is not None)
     return Plan(
         run=run.run_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -17,10 +17,10 @@ from flwr.serverapp.strategy import Strategy
 
 from common.arrays import to_state
 from common.contents import array_records
-from common.errors import RunDirectoryError, SettingsError
+from common.errors import SettingsError
 from common.models import State
 from common.settings import Settings, StrategySettings
-from server.memory import Plain
+from server import strategy_memory
 from server.updates.screening import Screened
 
 # Sampling is the round loop's own: strategies take the cohort they are shown.
@@ -54,8 +54,6 @@ _STRATEGIES: dict[str, tuple[type[Strategy], dict[str, str]]] = {
     "qfedavg": (flower.QFedAvg, {"client_learning_rate": "client_learning_rate", "q": "q"}),
 }
 _FIXED: dict[str, dict[str, Any]] = {"qfedavg": {"train_loss_key": "train-loss"}}
-# What the strategies remember from round to round beside the global model: {attribute: one array a weight}.
-_MEMORIES = ("momentum_vector", "m_t", "v_t")
 
 
 def build(settings: StrategySettings) -> Strategy:
@@ -138,7 +136,7 @@ def average(
         float32 tensors; None if what comes out is not finite.
     """
     names = list(array_records(updates[0].content)["arrays"])
-    before = memory(strategy)
+    before = strategy_memory.memory(strategy)
     for update in updates:
         replies[update.node.node_id].content = update.content
     with np.errstate(over="ignore", invalid="ignore"), _told(strategy, num_malicious):  # what comes of it: see below
@@ -149,8 +147,8 @@ def average(
     state = {name: averaged[name].to(torch.float32) for name in names}
     if all(np.isfinite(value.numpy()).all() for value in state.values()):
         return state
-    _forget(strategy)
-    restore(strategy, before, state)
+    strategy_memory.forget(strategy)
+    strategy_memory.restore(strategy, before, state)
     return None
 
 
@@ -188,43 +186,6 @@ def _leave_imports_alone() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def memory(strategy: Strategy) -> dict[str, Plain]:
-    """What ``strategy`` must not forget over a restart: ``{attribute: [tensor, …]}``, in the order of the weights."""
-    held = {name: getattr(strategy, name, None) for name in _MEMORIES}
-    return {
-        name: [torch.from_numpy(np.array(array)) for array in (value.values() if isinstance(value, dict) else value)]
-        for name, value in held.items()
-        if value
-    }
-
-
-def restore(strategy: Strategy, remembered: Mapping[str, Plain], state: State) -> None:
-    """Give ``strategy`` back what ``memory`` gave; ``state`` is the global model of then.
-
-    Raises:
-        RunDirectoryError: that is no memory of this strategy for this model.
-    """
-    for name, tensors in remembered.items():
-        fits = name in _MEMORIES and hasattr(strategy, name) and isinstance(tensors, list)
-        if not fits or [_shape(each) for each in tensors] != [value.shape for value in state.values()]:  # type: ignore[union-attr]
-            raise RunDirectoryError(
-                f"the checkpoint holds a {name!r:.40} that the strategy cannot use: resume with the settings of the run"
-            )
-        arrays = [each.numpy() for each in tensors]  # type: ignore[union-attr]
-        setattr(strategy, name, arrays if name == "momentum_vector" else dict(zip(state, arrays, strict=True)))
-
-
-def _forget(strategy: Strategy) -> None:
-    """Back to how ``build`` gave it; FedAvgM then takes the global model from the next round's tasks."""
-    for name in (*_MEMORIES, "current_arrays"):
-        if hasattr(strategy, name):
-            setattr(strategy, name, None)
-
-
-def _shape(value: object) -> torch.Size | None:
-    return value.shape if isinstance(value, torch.Tensor) else None
 
 
 class _Cohort(Grid):

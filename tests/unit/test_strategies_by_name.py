@@ -15,7 +15,7 @@ from common.errors import RunDirectoryError, SettingsError
 from common.layers import load
 from common.models import State
 from common.settings import Settings, StrategySettings
-from server import strategies
+from server import strategies, strategy_memory
 from server.grids import Node
 from server.plan import Plan
 from server.report import Round
@@ -131,7 +131,7 @@ def test_every_strategy_goes_on_after_a_restart_as_if_nothing_had_been(name: str
     first = strategies.build(settings)
     before = train(first, settings, values, [1, 2])[-1].state
     again = strategies.build(settings)
-    strategies.restore(again, strategies.memory(first), before)
+    strategy_memory.restore(again, strategy_memory.memory(first), before)
     after = train(again, settings, values, [3], before)[-1].state
     assert whole[-1].averaged
     assert all(torch.equal(after[key], value) for key, value in whole[-1].state.items())
@@ -141,7 +141,7 @@ def test_every_strategy_goes_on_after_a_restart_as_if_nothing_had_been(name: str
                                         {"m_t": 5}, {"m_t": [1, 2]}])  # fmt: skip
 def test_a_memory_that_does_not_fit_is_refused(remembered: Any) -> None:
     with pytest.raises(RunDirectoryError, match="that the strategy cannot use: resume with the settings of the run"):
-        strategies.restore(strategies.build(settings_of("fedadam")), remembered, toy_state())
+        strategy_memory.restore(strategies.build(settings_of("fedadam")), remembered, toy_state())
 
 
 @pytest.mark.parametrize("name", ["krum", "multikrum", "bulyan"])
