@@ -53,6 +53,7 @@ _MOVED = (*_MOMENTUM, "training.max_shift=1")
 _STEADY = (*_MOVED, "strategy.running_average=0.5")
 _DECAY = (*_STEADY, "training.schedule=exponential", "training.schedule_gamma=0.95")
 _LONG = "strategy.running_average=0.9"
+_SKEWED = (_LONG, "training.max_shift=1")
 _SMALL = (*_DECAY, "training.learning_rate=0.01")
 _BEST = (*_SMALL, "training.local_epochs=10")
 _INT4 = ("link.codec=int4", "link.broadcast_codec=int8")
@@ -81,21 +82,29 @@ TRIALS: Mapping[Kind, Sequence[Choice]] = {
     "two-labels": (
         _trial("plain", "plain SGD, rate 0.05"),
         _trial("average", "+ running average 0.9", _LONG),
-        _trial("moved", "+ images moved by up to 1 pixel (*)", _LONG, "training.max_shift=1"),
-        _trial("server", "(*), server momentum 0.5", _LONG, "training.max_shift=1", *_SERVER),
-        _trial("slower", "(*), rate 0.02", _LONG, "training.max_shift=1", "training.learning_rate=0.02"),
+        _trial("moved", "+ images moved by up to 1 pixel (*)", *_SKEWED),
+        _trial("slower", "(*), rate 0.02", *_SKEWED, "training.learning_rate=0.02"),
+        _trial("server", "(*), server momentum 0.5 (**)", *_SKEWED, *_SERVER),
+        _trial("server-more", "(*), server momentum 0.8", *_SKEWED, *_SERVER, "strategy.server_momentum=0.8"),
+        _trial("server-e10", "(**), E = 10", *_SKEWED, *_SERVER, "training.local_epochs=10"),
+        _trial("server-faster", "(**), rate 0.1", *_SKEWED, *_SERVER, "training.learning_rate=0.1"),
     ),
 }
 _ENOUGH: Mapping[Kind, int] = {"iid": 60, "two-labels": 400}
-_SKEWED = (
-    *("training.local_epochs=5", "training.momentum=0.0", "training.learning_rate=0.05"),
-    *("training.schedule=constant", _LONG),
-)
+
+
+def _found_skewed(name: str, title: str, *more: str) -> Choice:
+    settings = (
+        *("training.local_epochs=5", "training.momentum=0.0", "training.learning_rate=0.05"),
+        *("training.schedule=constant", _LONG, *more),
+    )
+    return Choice(name, title, settings, _ENOUGH, "mcmahan-99")
+
+
 FOUND: Mapping[Kind, Sequence[Choice]] = {
     "iid": (Choice("found", "`mcmahan-99`", (), _ENOUGH, "mcmahan-99"),),
     "two-labels": (
-        Choice(
-            "found", "`mcmahan-99`, E = 5, plain SGD, rate 0.05, running average 0.9", _SKEWED, _ENOUGH, "mcmahan-99"
-        ),
+        _found_skewed("found", "`mcmahan-99` with E = 5, plain SGD, rate 0.05, running average 0.9: a first guess"),
+        _found_skewed("found-server", "the same with server momentum 0.5, the best of the trials", *_SERVER),
     ),
 }
