@@ -105,6 +105,10 @@ FOUND: Mapping[Kind, Sequence[Choice]] = {
     "iid": (Choice("found", "`mcmahan-99`", (), _ENOUGH, "mcmahan-99"),),
     "two-labels": (
         _found_skewed("found", "`mcmahan-99` with E = 5, plain SGD, rate 0.05, running average 0.9: a first guess"),
-        _found_skewed("found-server", "the same with server momentum 0.5, the best of the trials", *_SERVER),
+        _found_skewed(
+            "found-server",
+            "the same with server momentum 0.5 and E = 10, the best of the trials",
+            *(*_SERVER, "training.local_epochs=10"),
+        ),
     ),
 }
