@@ -23,14 +23,16 @@ def minutes(seconds: float) -> str:
 
 
 def of_seeds(found: Sequence[float], wanted: int, form: Form) -> str:
-    """Median, smallest and largest of one figure a seed; and of how many seeds, while some are missing."""
+    """Median, smallest and largest of one figure a seed, one for all alike; and how many there are, if some lack."""
     if not found:
         return NOT_RUN
     if wanted == 1:
         return form(found[0])
-    least = form(min(found)).removesuffix(" %")
-    missing = f", {len(found)} of {wanted} seeds" if len(found) < wanted else ""
-    return f"{form(median(found))} ({least}–{form(max(found))}{missing})"
+    least, largest = form(min(found)), form(max(found))
+    missing = f"{len(found)} of {wanted} seeds" if len(found) < wanted else ""
+    span = f"{least.removesuffix(' %')}–{largest}" if least != largest else ""
+    within = ", ".join(filter(None, (span, missing)))
+    return f"{form(median(found))} ({within})" if within else largest
 
 
 def row(*cells: str) -> str:
