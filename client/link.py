@@ -1,13 +1,18 @@
 """One joined link: carries tasks to the main thread and updates to the server, until it ends."""
 
+import asyncio
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from client.loop import link_loop
 from client.membership import Membership
 from common import fleet_pb2 as pb
 from common.address import join_address
@@ -33,8 +38,8 @@ Received = pb.Welcome | pb.Refusal | pb.Task | pb.Verdict | pb.Farewell | pb.Cer
 class Link:
     """A bidirectional stream to a server. A context manager: leaving it closes the stream.
 
-    Three threads work on it: the reader (below), the pulse (below) and gRPC's own, which takes from
-    the outbox. Everything for the user comes out of ``receive``, in order.
+    Reader, writer and pulse are tasks of one loop (``client.loop``), which has a thread of its own. Everything for the
+    user comes out of ``receive``, in order.
     """
 
     def __init__(self, host: str, port: int, hello: pb.Hello, membership: Membership | None = None) -> None:
@@ -47,43 +52,21 @@ class Link:
         self.cancelled: frozenset[str] = frozenset()
         self._beat_seconds, self._silence_seconds = 1.0, CONNECT_SECONDS
         self._last_heard = time.monotonic()
-        self._inbox: queue.Queue[Received] = queue.Queue()
-        self._outbox: queue.Queue[pb.FromNode | None] = queue.Queue()
-        self._outbox.put(pb.FromNode(hello=hello))
-        self._closed = threading.Event()
+        self._inbox: queue.SimpleQueue[Received] = queue.SimpleQueue()
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._outbox.put_nowait(_to_bytes(pb.FromNode(hello=hello)))
+        self._leaving = asyncio.Event()
+        self._gone = threading.Event()
         self._end = ""
 
     def __enter__(self) -> "Link":
-        options = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", MAX_TASK_BYTES), ("grpc.enable_retries", 0))
-        self._channel = self._open(options)
-        join = self._channel.stream_stream(
-            JOIN, request_serializer=_to_bytes, response_deserializer=pb.ToNode.FromString
-        )
-        self._call = join(iter(self._outbox.get, None))
-        self._threads = [
-            threading.Thread(target=target, name=f"link-{target.__name__}", daemon=True)
-            for target in (self._read, self._pulse)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._loop = link_loop()
+        asyncio.run_coroutine_threadsafe(self._live(), self._loop)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
-        self._outbox.put(None)
-        self._call.cancel()
-        self._channel.close()
-        for thread in self._threads:
-            thread.join(timeout=2)
-
-    def _open(self, options: Sequence[tuple[str, int]]) -> grpc.Channel:
-        shown = self._membership
-        if shown is None:
-            return grpc.insecure_channel(self.address, options=options)
-        proof = (shown.key, shown.certificate) if shown.certificate else (None, None)  # gRPC aborts on half a pair
-        credentials = grpc.ssl_channel_credentials(shown.authority, *proof)
-        named = (*options, ("grpc.ssl_target_name_override", SERVER_NAME))
-        return grpc.secure_channel(self.address, credentials, options=named)
+        self._loop.call_soon_threadsafe(self._leaving.set)
+        self._gone.wait(2)
 
     def receive(self, seconds: float) -> Received | None:
         """The next message, or None after ``seconds`` without one."""
@@ -94,41 +77,76 @@ class Link:
 
     def send(self, message: pb.FromNode) -> None:
         """Queue a message; on a link that has ended it is lost."""
-        self._outbox.put(message)
+        self._loop.call_soon_threadsafe(self._outbox.put_nowait, _to_bytes(message))
 
     def works_on(self, task: str, fraction: float) -> None:
         """Report from now on that ``fraction`` (0..1) of ``task`` is done; '' = idle."""
         changed = task != self.task
         self.task, self.fraction = task, fraction
         if changed:
-            self._report()
+            self.send(self._progress())
 
     def leave(self, reason: str, seconds: float = 1.0) -> None:
         """Say farewell and give it ``seconds`` to get out."""
         self.send(pb.FromNode(farewell=pb.Farewell(reason=reason)))
-        self._outbox.put(None)
-        deadline = time.monotonic() + seconds
-        while self._call.is_active() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        self._loop.call_soon_threadsafe(self._outbox.put_nowait, None)
+        self._gone.wait(seconds)
 
     @property
     def is_over(self) -> bool:
         """Whether the link has ended, even if ``receive`` has not come to it yet."""
         return bool(self._end)
 
-    def _report(self) -> None:
-        self.send(pb.FromNode(progress=pb.Progress(task=self.task, fraction=self.fraction)))
+    def _progress(self) -> pb.FromNode:
+        return pb.FromNode(progress=pb.Progress(task=self.task, fraction=self.fraction))
 
-    def _read(self) -> None:
+    # --- from here on: the loop's thread ---
+
+    async def _live(self) -> None:
         try:
-            for message in self._call:
+            async with self._open() as channel:
+                self._end = await self._carry(channel.stream_stream(JOIN)())
+        finally:
+            self._end = self._end or "the link broke"
+            self._inbox.put(Ended(self._end))
+            self._gone.set()
+
+    def _open(self) -> grpc.aio.Channel:
+        options = (*CHANNEL_OPTIONS, ("grpc.max_receive_message_length", MAX_TASK_BYTES), ("grpc.enable_retries", 0))
+        shown = self._membership
+        if shown is None:
+            return grpc.aio.insecure_channel(self.address, options=options)
+        proof = (shown.key, shown.certificate) if shown.certificate else (None, None)  # gRPC aborts on half a pair
+        credentials = grpc.ssl_channel_credentials(shown.authority, *proof)
+        named = (*options, ("grpc.ssl_target_name_override", SERVER_NAME))
+        return grpc.aio.secure_channel(self.address, credentials, options=named)
+
+    async def _carry(self, call: Any) -> str:
+        """Carry messages until the link ends; returns why it did."""
+        works = [asyncio.create_task(work) for work in (self._read(call), self._pulse(), self._closed())]
+        writing = asyncio.create_task(self._write(call))
+        try:
+            done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+            return next(work for work in works if work in done).result()
+        finally:
+            for task in (*works, writing):
+                task.cancel()
+            await asyncio.gather(*works, writing, return_exceptions=True)
+
+    async def _closed(self) -> str:
+        await self._leaving.wait()
+        return "the link was closed"
+
+    async def _read(self, call: Any) -> str:
+        try:
+            while (raw := await call.read()) is not grpc.aio.EOF:
                 self._last_heard = time.monotonic()
-                self._sort(message)
-            self._finish("the server closed the link")
-        except grpc.RpcError as error:
-            self._finish(self._end or _reason(error, is_secure=self._membership is not None))
-        except ValueError:  # the channel was closed under us
-            self._finish("the link was closed")
+                self._sort(pb.ToNode.FromString(raw))
+        except grpc.aio.AioRpcError as error:
+            return _reason(error, is_secure=self._membership is not None)
+        except DecodeError:
+            return "the link broke (what came is no message)"
+        return "the server closed the link"
 
     def _sort(self, message: pb.ToNode) -> None:
         match message.WhichOneof("kind"):
@@ -155,19 +173,20 @@ class Link:
             case _:
                 pass  # a beat: that it came is all it says
 
-    def _finish(self, reason: str) -> None:
-        self._end = self._end or reason
-        self._inbox.put(Ended(self._end))
+    async def _write(self, call: Any) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it is over: the reader knows why
+            while (raw := await self._outbox.get()) is not None:
+                await call.write(raw)
+            await call.done_writing()
 
-    def _pulse(self) -> None:
+    async def _pulse(self) -> str:
         """Show that this node lives, and end the link when the server does not."""
-        while not self._closed.wait(self._beat_seconds):
+        while True:
+            await asyncio.sleep(self._beat_seconds)
             if time.monotonic() - self._last_heard > self._silence_seconds:
-                self._end = f"the server was silent for {self._silence_seconds:g} s"
-                self._call.cancel()
-                return
+                return f"the server was silent for {self._silence_seconds:g} s"
             if self._outbox.qsize() < MAX_WAITING_BEATS:
-                self._report()
+                self._outbox.put_nowait(_to_bytes(self._progress()))
 
 
 def _to_bytes(message: pb.FromNode) -> bytes:
@@ -175,9 +194,8 @@ def _to_bytes(message: pb.FromNode) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def _reason(error: grpc.RpcError, is_secure: bool = False) -> str:
-    code = error.code() if isinstance(error, grpc.Call) else None
-    details = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
+def _reason(error: grpc.aio.AioRpcError, is_secure: bool = False) -> str:
+    code, details = error.code(), error.details() or ""
     if code == grpc.StatusCode.UNAVAILABLE and is_secure and "connect" in details.lower():
         return TURNED_DOWN
     if code == grpc.StatusCode.UNAVAILABLE:

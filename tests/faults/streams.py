@@ -1,7 +1,7 @@
 """Points around what goes over the link: every message that the server or a client sends or receives."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -25,14 +25,14 @@ def wrap_served_streams(injector: Injector) -> None:
 
 def wrap_channels(injector: Injector) -> None:
     """On a client: around every message of its calls."""
-    for name in ("insecure_channel", "secure_channel"):
-        make = getattr(grpc, name)
+    for package, name in ((grpc, "secure_channel"), (grpc.aio, "insecure_channel"), (grpc.aio, "secure_channel")):
+        make = getattr(package, name)
 
         def opened(*arguments: Any, make: Any = make, **named: Any) -> Any:
             injector.passes("client open channel before")
             return _Channel(make(*arguments, **named), injector)
 
-        setattr(grpc, name, opened)
+        setattr(package, name, opened)
 
 
 class _Served:
@@ -60,7 +60,9 @@ class _Served:
 
 
 class _Channel:
-    def __init__(self, channel: grpc.Channel, injector: Injector) -> None:
+    """One of both kinds: for enrolment, or on a loop for the link."""
+
+    def __init__(self, channel: Any, injector: Injector) -> None:
         self._channel, self._injector = channel, injector
 
     def __enter__(self) -> "_Channel":
@@ -69,12 +71,15 @@ class _Channel:
     def __exit__(self, *_: object) -> None:
         self._channel.close()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._channel, name)
+    async def __aenter__(self) -> "_Channel":
+        return self
 
-    def stream_stream(self, method: str, **named: Any) -> Callable[[Iterator[Any]], "_Call"]:
-        join = self._channel.stream_stream(method, **named)
-        return lambda requests: _Call(join(self._sent(requests)), self._injector)
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    def stream_stream(self, method: str) -> Callable[[], "_Call"]:
+        join = self._channel.stream_stream(method)
+        return lambda: _Call(join(), self._injector)
 
     def unary_unary(self, method: str, **named: Any) -> Callable[..., Any]:
         call = self._channel.unary_unary(method, **named)
@@ -89,25 +94,26 @@ class _Channel:
 
         return watched
 
-    def _sent(self, requests: Iterator[Any]) -> Iterator[Any]:
-        """The next message is asked for when gRPC has taken the one before."""
-        for message in requests:
-            name = f"client send {message.WhichOneof('kind')}"
-            self._injector.passes(f"{name} before")
-            yield message
-            self._injector.passes(f"{name} after")
-
 
 class _Call:
     def __init__(self, call: Any, injector: Injector) -> None:
         self._call, self._injector = call, injector
+        self._sorted = ""  # the kind of the message that came last
 
-    def __iter__(self) -> Iterator[Any]:
-        for message in self._call:
-            name = f"client receive {message.WhichOneof('kind')}"
-            self._injector.passes(f"{name} after")
-            yield message
-            self._injector.passes(f"{name} sorted")
+    async def write(self, raw: bytes) -> None:
+        name = f"client send {_kind(raw, pb.FromNode)}"
+        self._injector.passes(f"{name} before")
+        await self._call.write(raw)
+        self._injector.passes(f"{name} after")
+
+    async def read(self) -> Any:
+        if self._sorted:
+            self._injector.passes(f"client receive {self._sorted} sorted")
+        raw = await self._call.read()
+        self._sorted = _kind(raw, pb.ToNode) if isinstance(raw, bytes) else ""
+        if self._sorted:
+            self._injector.passes(f"client receive {self._sorted} after")
+        return raw
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)

@@ -1,5 +1,6 @@
 """Rule: who says a proper hello joins; all others are told why not, and no node disturbs another."""
 
+import threading
 from typing import Any
 
 import grpc
@@ -231,3 +232,14 @@ def test_without_a_word_the_server_just_stopped(diary: Diary) -> None:
     link.__exit__()
     with Link("127.0.0.1", fleet.port, hello("a", shard=0)) as late:
         assert late.receive(PATIENCE_SECONDS) == Ended("no server answers there")
+
+
+def test_all_links_of_a_process_share_one_thread(fleet: Fleet) -> None:
+    with Link("127.0.0.1", fleet.port, hello("a", shard=0)) as first:
+        assert isinstance(first.receive(PATIENCE_SECONDS), pb.Welcome)
+        before = [thread.name for thread in threading.enumerate()]
+        with Link("127.0.0.1", fleet.port, hello("b", shard=1)) as second:
+            assert isinstance(second.receive(PATIENCE_SECONDS), pb.Welcome)
+            after = [thread.name for thread in threading.enumerate()]
+    assert before.count("links") == after.count("links") == 1
+    assert {name for name in after if not name.startswith(("asyncio_", "Dummy"))} <= set(before)  # the server's, gRPC's
