@@ -20,7 +20,7 @@ from client.threads import Threads
 from common import fleet_pb2 as pb
 from common.errors import FedgeError, RunFailed, UsageError, WireError
 from common.records import EVALUATE, answer, identify
-from common.wire import from_task, model_digest, to_update
+from common.wire import from_task, model_of, to_update
 
 LISTEN_SECONDS = 0.2  # how often an idle node looks whether it should stop
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
@@ -172,7 +172,7 @@ class Node:
             raise UsageError(f"the server refuses this node: {refusal.reason[:500]}")
 
     def _work(self, task: pb.Task, link: Link) -> None:
-        key = (task.task, model_digest(task.weights))
+        key = (task.task, model_of(task))
         if self.spool.last and self.spool.last.key == key:
             self.tell("the server asks again for the last update: sending the same bytes")
             self._send(self.spool.last.update, link)

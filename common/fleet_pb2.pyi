@@ -195,7 +195,7 @@ class Texts(_message.Message):
     def __init__(self, items: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task", "deadline_seconds", "weights", "config", "type")
+    __slots__ = ("task", "deadline_seconds", "weights", "config", "type", "model")
     class ConfigEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -208,12 +208,14 @@ class Task(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     task: str
     deadline_seconds: float
     weights: Weights
     config: _containers.MessageMap[str, Value]
     type: str
-    def __init__(self, task: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., config: _Optional[_Mapping[str, Value]] = ..., type: _Optional[str] = ...) -> None: ...
+    model: bytes
+    def __init__(self, task: _Optional[str] = ..., deadline_seconds: _Optional[float] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., config: _Optional[_Mapping[str, Value]] = ..., type: _Optional[str] = ..., model: _Optional[bytes] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("task", "weights", "metrics", "error")

@@ -28,8 +28,10 @@ class Array(flower.Array):
     values: np.ndarray
 
     def __init__(self, values: np.ndarray) -> None:
-        values = np.asarray(values, order="C").view()
-        values.flags.writeable = False
+        values = np.asarray(values, order="C")
+        if values.flags.writeable:
+            values = values.view()
+            values.flags.writeable = False
         self.__dict__.update(dtype=_name(values.dtype), shape=values.shape, stype=STYPE, values=values)
 
     @property

@@ -7,10 +7,11 @@ that comes in is hostile: bounded before it is read, and never unpickled.
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from common import fleet_pb2 as pb
 from common import npy
@@ -37,6 +38,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
+_DIGEST_BYTES = 32
+_MAX_REMEMBERED = 64  # tensors of a layout that is remembered; longer ones are worked out each time
+Claim = tuple[str, str, tuple[int, ...]]  # what a layout says of a tensor: name, dtype, shape
+Place = tuple[str, np.dtype[Any], tuple[int, ...], int]  # the same, checked, and where its bytes begin
 DTYPES = frozenset({"float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"})
 
 
@@ -45,16 +50,23 @@ def model_digest(weights: pb.Weights) -> bytes:
     return hashlib.sha256(weights.buffer).digest()
 
 
-def pack(record: ArrayRecord) -> pb.Weights:
-    """Arrays as one buffer and its layout; a payload under a codec needs none."""
+def model_of(task: pb.Task) -> bytes:
+    """The same of a task: as its server worked it out once for all nodes, or else worked out here."""
+    return task.model if len(task.model) == _DIGEST_BYTES else model_digest(task.weights)
+
+
+def pack(record: ArrayRecord, weights: pb.Weights | None = None) -> pb.Weights:
+    """Arrays as one buffer and its layout; a payload under a codec needs none. Into ``weights``, which are empty."""
+    weights = pb.Weights() if weights is None else weights
     if (codec := codec_of(record)) != PLAIN:
-        return pb.Weights(codec=codec, buffer=to_ndarray(codec, record[codec]).tobytes())
+        weights.codec, weights.buffer = codec, to_ndarray(codec, record[codec]).tobytes()
+        return weights
     arrays = {name: np.asarray(to_ndarray(name, array), order="C") for name, array in record.items()}
-    return pb.Weights(
-        codec="raw",
-        layout=[pb.Tensor(name=name, dtype=str(a.dtype), shape=a.shape) for name, a in arrays.items()],
-        buffer=b"".join(arrays.values()),  # type: ignore[arg-type]  # buffers, all of them
-    )
+    weights.codec = "raw"
+    for name, array in arrays.items():
+        weights.layout.add(name=name, dtype=array.dtype.name, shape=array.shape)
+    weights.buffer = b"".join(arrays.values())  # type: ignore[arg-type]  # buffers, all of them
+    return weights
 
 
 def unpack(weights: pb.Weights) -> ArrayRecord:
@@ -71,25 +83,43 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
         raise WireError(f"unknown codec {weights.codec!r:.40}, expected 'raw' or a codec's name")
     if len(weights.layout) > MAX_TENSORS:
         raise WireError(f"the layout lists {len(weights.layout)} tensors, at most {MAX_TENSORS} are allowed")
-    buffer, offset = memoryview(weights.buffer), 0
-    arrays: dict[str, Array] = {}
-    for tensor in weights.layout:
-        if tensor.name in arrays or not 0 < len(tensor.name) <= MAX_NAME:
-            raise WireError(f"the layout has a bad or repeated name {tensor.name!r:.60}")
-        if tensor.dtype not in DTYPES or len(tensor.shape) > MAX_DIMENSIONS:
-            raise WireError(f"{tensor.name} claims dtype {tensor.dtype!r:.20} with {len(tensor.shape)} dimensions")
-        dtype, shape = np.dtype(tensor.dtype), tuple(tensor.shape)
+    layout = tuple((tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in weights.layout)
+    buffer = weights.buffer
+    places = (_places_again if len(layout) <= _MAX_REMEMBERED else _places)(layout, len(buffer))
+    return record_of(
+        {
+            name: npy.Array(np.ndarray(math.prod(shape), dtype, buffer, start).reshape(shape))
+            for name, dtype, shape, start in places
+        }
+    )
+
+
+def _places(layout: tuple[Claim, ...], num_bytes: int) -> list[Place]:
+    """Where each tensor of a layout lies in a buffer of so many bytes.
+
+    Raises:
+        WireError: they do not fit each other.
+    """
+    offset, places = 0, dict[str, Place]()
+    for name, dtype_name, shape in layout:
+        if name in places or not 0 < len(name) <= MAX_NAME:
+            raise WireError(f"the layout has a bad or repeated name {name!r:.60}")
+        if dtype_name not in DTYPES or len(shape) > MAX_DIMENSIONS:
+            raise WireError(f"{name} claims dtype {dtype_name!r:.20} with {len(shape)} dimensions")
+        dtype = np.dtype(dtype_name)
         size = math.prod(shape) * dtype.itemsize
-        if offset + size > len(buffer):
-            raise WireError(f"the layout claims more than the {len(buffer)} bytes that came, at {tensor.name}")
-        try:
-            arrays[tensor.name] = npy.Array(np.frombuffer(buffer[offset : offset + size], dtype).reshape(shape))
-        except ValueError:  # a side of 0 hides others that are too long for NumPy
-            raise WireError(f"{tensor.name} claims the shape {shape!r:.60}") from None
+        if offset + size > num_bytes:
+            raise WireError(f"the layout claims more than the {num_bytes} bytes that came, at {name}")
+        if math.prod(side or 1 for side in shape) * dtype.itemsize >= 2**63:  # behind a side of 0
+            raise WireError(f"{name} claims the shape {shape!r:.60}")
+        places[name] = (name, dtype, shape, offset)
         offset += size
-    if offset != len(buffer):
-        raise WireError(f"the layout claims {offset} bytes, {len(buffer)} came")
-    return record_of(arrays)
+    if offset != num_bytes:
+        raise WireError(f"the layout claims {offset} bytes, {num_bytes} came")
+    return list(places.values())
+
+
+_places_again = lru_cache(maxsize=64)(_places)  # all updates of a run have the same
 
 
 def to_task(message: Message) -> pb.Task:
@@ -129,9 +159,11 @@ def to_update(reply: Message, task: str) -> pb.Update:
         return pb.Update(task=task, error=reply.error.reason)
     if not metric_records(reply.content):
         return pb.Update(task=task, error="the task asks for something that this node does not do")
-    metrics = to_values(next(iter(metric_records(reply.content).values())))
-    arrays = next(iter(array_records(reply.content).values()), None)  # an evaluation has none
-    return pb.Update(task=task, weights=None if arrays is None else pack(arrays), metrics=metrics)
+    update = pb.Update(task=task, metrics=to_values(next(iter(metric_records(reply.content).values()))))
+    for arrays in array_records(reply.content).values():  # an evaluation has none
+        pack(arrays, update.weights)  # in place: protobuf copies what it is given
+        break
+    return update
 
 
 def from_update(update: pb.Update, message: Message) -> Message:

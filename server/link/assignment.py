@@ -25,7 +25,8 @@ class Shared:
     def of(cls, message: Message) -> Self:
         """That of a task."""
         task = to_task(message)
-        return cls(pb.ToNode(task=task).SerializeToString(), model_digest(task.weights))
+        task.model = model_digest(task.weights)
+        return cls(pb.ToNode(task=task).SerializeToString(), task.model)
 
 
 class Assignment:

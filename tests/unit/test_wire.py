@@ -17,6 +17,7 @@ from common.wire import (
     from_task,
     from_update,
     from_values,
+    model_of,
     pack,
     to_task,
     to_update,
@@ -211,6 +212,22 @@ def test_a_layout_of_another_order_is_read_by_its_names() -> None:
     del update.weights.layout[0]
     update.weights.layout.append(place)
     assert reason_for(update) == ""
+
+
+def test_a_layout_that_was_seen_before_is_held_against_each_buffer() -> None:
+    layout = [pb.Tensor(name="a", dtype="float32", shape=[2])]
+    for buffer, values in ((b"\0" * 8, [0.0, 0.0]), (b"\0\0\x80\x3f" * 2, [1.0, 1.0])):
+        assert unpack(pb.Weights(codec="raw", layout=layout, buffer=buffer))["a"].numpy().tolist() == values
+    with pytest.raises(WireError, match="the layout claims 8 bytes, 12 came"):
+        unpack(pb.Weights(codec="raw", layout=layout, buffer=b"\0" * 12))
+
+
+def test_which_model_a_task_is_about_is_worked_out_where_the_server_does_not_say() -> None:
+    weights = pb.Weights(buffer=b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert model_of(pb.Task(weights=weights)).hex() == digest
+    assert model_of(pb.Task(weights=weights, model=b"too short")).hex() == digest
+    assert model_of(pb.Task(weights=weights, model=bytes(32))) == bytes(32)
 
 
 def test_weights_are_one_buffer_and_their_layout() -> None:
