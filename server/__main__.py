@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from common.command_line import Parser, PlainParser, layers, run_command
 from common.errors import SettingsError, UsageError
 from server import fork_server
+from server.heap import share_one_heap
 
 if TYPE_CHECKING:
     from common.layers import Layer
@@ -49,6 +50,7 @@ def main() -> int:
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _begin_workers(given)
+    share_one_heap()
     from server.running import print_settings, run
 
     if arguments.print_settings:

@@ -23,6 +23,8 @@ from server.link.roster import MAX_NODES
 HEALTH = "/grpc.health.v1.Health/Check"
 _ATTEMPTS = 50  # to find two free ports in a row
 HANDSHAKE_SECONDS = 10.0  # for TLS to be agreed on
+# What is read at a time: gRPC would take more and more, up to a whole update, and keep it for a node that is idle.
+READ_BYTES = 8 * 1024
 # No connection of a stranger is older than this and its grace: who sends a byte now and then holds nothing for long.
 STRANGER_SECONDS, STRANGER_GRACE_SECONDS = 15.0, 5.0
 _MAX_STRANGERS = 256  # calls at once
@@ -78,8 +80,12 @@ def bind(link: LinkSettings, authority: Authority | None, max_bytes: int, join: 
 
 
 def _common_options() -> tuple[tuple[str, int], ...]:
-    handshake = ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_SECONDS))
-    return (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0), handshake)
+    return (
+        *CHANNEL_OPTIONS,
+        ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_SECONDS)),
+        ("grpc.experimental.tcp_max_read_buffer_size", READ_BYTES),
+    )
 
 
 def _stranger_options() -> tuple[tuple[str, int], ...]:
