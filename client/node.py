@@ -175,13 +175,13 @@ class Node:
         key = (task.task, model_of(task))
         if self.spool.last and self.spool.last.key == key:
             self.tell("the server asks again for the last update: sending the same bytes")
-            self._send(self.spool.last.update, link)
+            self._send(_fitting(self.spool.last.update, link.max_message_bytes), link)
             return
         round_text = _round_of(task.task)
         link.works_on(task.task, 0.0)
         token = watching.set(self._watch(task, link))
         try:
-            update = _fitting(self._answer(task), link.max_message_bytes)
+            message = _fitting(self._answer(task), link.max_message_bytes)
         except _Dropped:
             self.tell(f"round {round_text}: dropped, the server no longer waits for it")
             return
@@ -189,8 +189,9 @@ class Node:
             watching.reset(token)
             self.show_progress("")
             link.works_on("", 0.0)
+        update = message.update
         self.tell(f"round {round_text}: {update.error or _done(update, task.type)}")
-        self._send(update, link)
+        self._send(message, link)
         if task.type != EVALUATE:  # kept after it was sent: a slow card holds up nobody
             self.spool.keep(key, update, survives_power_cut=link.is_over)
             self._look_at_threads(task.task, update)
@@ -237,11 +238,11 @@ class Node:
         kept = self.spool.last
         if kept and kept.key == (owed.task, owed.model) and self._unanswered != owed.task:
             self.tell(f"round {_round_of(owed.task)}: the server still takes the update: sending it")
-            self._send(kept.update, link)
+            self._send(_fitting(kept.update, link.max_message_bytes), link)
 
-    def _send(self, update: pb.Update, link: Link) -> None:
-        link.send(pb.FromNode(update=_fitting(update, link.max_message_bytes)))
-        self._unanswered = update.task
+    def _send(self, message: pb.FromNode, link: Link) -> None:
+        link.send(message)
+        self._unanswered = message.update.task
 
     def _judged(self, verdict: pb.Verdict) -> None:
         if verdict.task == self._unanswered:
@@ -257,12 +258,13 @@ class Node:
             self.tell(text)
 
 
-def _fitting(update: pb.Update, most: int) -> pb.Update:
-    """The update, or what to say in its place if the server would cut it off unread."""
-    size = pb.FromNode(update=update).ByteSize()
-    if size <= most:
-        return update
-    return pb.Update(task=update.task, error=f"the update has {size:,} bytes, this server takes at most {most:,}")
+def _fitting(update: pb.Update, most: int) -> pb.FromNode:
+    """The message of an update, or what to say in its place if the server would cut it off unread."""
+    message = pb.FromNode(update=update)
+    if (size := message.ByteSize()) <= most:
+        return message
+    error = f"the update has {size:,} bytes, this server takes at most {most:,}"
+    return pb.FromNode(update=pb.Update(task=update.task, error=error))
 
 
 def _round_of(task: str) -> str:
