@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.campaign import write_between_marks
+from common.command_line import PlainParser
 from tests.faults.injector import ROOT
 from tests.faults.outcome import table
 from tests.faults.results import VARIABLE, read
@@ -30,6 +31,7 @@ PARTS = (
 
 def main() -> int:
     """Play them; 1 if one broke a promise."""
+    PlainParser(prog="python -m tests.faults.everything", description=__doc__).parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "results.jsonl"

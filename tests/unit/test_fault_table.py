@@ -1,10 +1,11 @@
 """Rule: what the parts of ``make faults`` came to is one table, with all that was measured beside and what failed."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.faults import results
+from tests.faults import everything, results
 from tests.faults.everything import page
 from tests.faults.outcome import Outcome
 
@@ -36,3 +37,17 @@ def test_nothing_is_kept_unless_somebody_asks(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv(results.VARIABLE, raising=False)
     results.keep("node killed", Outcome("first", 1, True, True))
     assert results.read(tmp_path / "results.jsonl") == ({}, [])
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--schedules", "3"], 2)])
+def test_half_an_hour_is_not_begun_for_words_that_ask_for_something_else(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["everything", *words])
+    monkeypatch.setattr(everything, "PARTS", ())
+    monkeypatch.setattr(everything, "write_between_marks", lambda *_: None)
+
+    with pytest.raises(SystemExit) as ended:
+        everything.main()
+
+    assert ended.value.code == code
