@@ -136,3 +136,16 @@ def test_the_page_has_a_place_for_the_tables() -> None:
     begin, end = marks("bench-long")
     assert begin in (page := MCMAHAN_CAMPAIGN.document.read_text(encoding="utf-8"))
     assert end in page
+
+
+def test_the_profile_for_two_labels_is_what_was_found(tmp_path: Path) -> None:
+    found = resolved(job(FOUND["two-labels"][-1], "two-labels", SEEDS[0], tmp_path / "kept.jsonl"))
+    words = ["--config", "mcmahan-99-two-labels", "--simulate", "100", "--seed", str(SEEDS[0])]
+    arguments = _parser().parse_args(words)
+    profile = resolve(layers(arguments, _flags(arguments)))
+
+    for section in ("data", "model", "preprocessing", "strategy", "link"):
+        assert getattr(profile, section) == getattr(found, section)
+    without_use = {"schedule_gamma"}  # of a schedule that is constant
+    assert profile.training.model_dump(exclude=without_use) == found.training.model_dump(exclude=without_use)
+    assert profile.federation.fraction == found.federation.fraction
