@@ -343,14 +343,15 @@ def in_use() -> int:
 def test_messages_of_any_size_take_bounded_memory(fleet: Fleet) -> None:
     shown = enrolled(fleet, "a")
     huge = bytes(2 * MODEL_BYTES + 64 * 1024 + 17 * 1024 * 1024)
-    before = 0
-    for attempt in range(12):
-        if attempt == 4:  # by then, what this process sends from has its buffers too
-            before = in_use()
+    held: list[int] = []
+    for _ in range(16):
         with BareNode(fleet.port, shown) as node:
             node.say(pb.FromNode(hello=hello("a", shard=0, key="")))
             node.hear("welcome")
             node.say(huge)
             assert node.end()[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert ask(fleet, ENROL, huge) == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert in_use() - before < MAX_GROWTH_BYTES
+        held.append(in_use())
+    # The first fill the buffers that this process sends from. The least of some: a few messages may still be on their
+    # way; one message kept for each attempt would come to twice the limit.
+    assert min(held[12:]) - min(held[4:8]) < MAX_GROWTH_BYTES
