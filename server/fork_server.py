@@ -21,8 +21,8 @@ def begin() -> ForkServerContext | SpawnContext:
 
     Not on macOS, whose own libraries do not bear a fork: there every worker imports for itself.
     """
+    resource_tracker.ensure_running()  # first: its start lets signals through again
     with signals_held_back():
-        resource_tracker.ensure_running()  # its start would let signals through again
         if sys.platform != "linux":
             return multiprocessing.get_context("spawn")
         context = multiprocessing.get_context("forkserver")
