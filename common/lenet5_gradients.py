@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.models import LeNet5, LeNet5On28, Network
-from common.pooled_convolution import PooledConvolution, keep_where_positive, pooled_side
+from common.pooled_convolution import (
+    Overlap,
+    PooledConvolution,
+    every_fourth,
+    keep_where_positive,
+    pooled_side,
+    windows_of_images,
+    windows_of_pooled,
+)
+from common.products import product
 
 Gradients = Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 
@@ -50,7 +59,7 @@ class LeNet5Gradients:
         self._side = side
         pairs = list(zip(parameters[::2], parameters[1::2], strict=True))  # weights and biases
         self._convolutions, self._linears = pairs[:2], pairs[2:]
-        self._stages: dict[int, list[PooledConvolution]] = {}  # by number of images: batches are of two sizes at most
+        self._passes: dict[int, _Convolutions] = {}  # by number of images: batches are of two sizes at most
 
     @torch.no_grad()
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -64,23 +73,16 @@ class LeNet5Gradients:
 
     def _share(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, list[Tensor]]:
         """What some of a batch's images add to its mean loss and to the gradients."""
-        first, second = self._stages_for(images.shape[1])
-        h1 = first.forward(images.flatten(2).transpose(1, 2).contiguous())  # [M, 6 * 14 * 14, B], for images of 32x32
-        h2 = second.forward(h1)  # [M, 16 * 5 * 5, B]
-        loss, d2, of_linears = self._linear_layers(h2.transpose(1, 2).contiguous(), labels, batch_size)
-        of_second = second.backward(d2.transpose(1, 2))
-        of_first = first.backward(second.to_input(h1))
-        return loss, of_first + of_second + of_linears
-
-    def _stages_for(self, num_images: int) -> list[PooledConvolution]:
-        if num_images not in self._stages:
-            sides = self._side, pooled_side(self._side)
-            pairs = zip(self._convolutions, sides, strict=True)
-            self._stages[num_images] = [PooledConvolution(*layer, side, num_images) for layer, side in pairs]
-        return self._stages[num_images]
+        num_images = images.shape[1]
+        if num_images not in self._passes:
+            self._passes[num_images] = _Convolutions(self._convolutions, self._side, num_images)
+        convolutions = self._passes[num_images]
+        x = convolutions.forward(images)
+        loss, d, of_linears = self._linear_layers(x, labels, batch_size)
+        return loss, convolutions.backward(d) + of_linears
 
     def _linear_layers(self, x: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The share in the losses, in the gradient of what ReLU took to give ``x`` [M, B, 400], and in the layers'."""
+        """The share in the losses, in the gradient of ``x`` [M, B, 400], and in the layers'."""
         *inner, last = self._linears
         inputs = [x]
         for layer in inner:
@@ -91,10 +93,45 @@ class LeNet5Gradients:
         d.scatter_add_(2, labels[:, :, None], d.new_full((*labels.shape, 1), -1)).div_(batch_size)
         gradients: list[Tensor] = []
         for (weight, _), given in zip(reversed(self._linears), reversed(inputs), strict=True):
-            gradients = [torch.bmm(d.transpose(1, 2), given), d.sum(1), *gradients]
-            d = keep_where_positive(torch.bmm(d, weight), given)
+            gradients = [product(d.transpose(1, 2), given), d.sum(1), *gradients]
+            d = product(d, weight)
+            if given is not x:
+                d = keep_where_positive(d, given)
         return loss, d, gradients
 
 
+class _Convolutions:
+    """Both convolutions, on so many images."""
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], side: int, num_images: int) -> None:
+        one, other = layers
+        self._pixels = one[0].new_empty(len(one[0]), side**2, num_images)
+        self._columns = every_fourth(self._pixels.view(-1, side, side, num_images))
+        self._images = one[0].new_empty(self._columns.shape)
+        self._first = PooledConvolution(*one, windows_of_images(self._images))
+        windows = windows_of_pooled(self._first.output, pooled_side(side))
+        self._second = PooledConvolution(*other, windows)
+        self._to_pixels = Overlap(windows)
+        features = self._second.output.view(len(one[0]), -1, num_images)
+        self._features, self._d = features.transpose(1, 2), torch.empty_like(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``images`` [M, B, 1, S, S] to features [M, B, 400], which live until the next call."""
+        for own, of_model in zip(self._pixels.unbind(), images.flatten(2).unbind(), strict=True):
+            own.copy_(of_model.t())
+        self._images.copy_(self._columns)
+        self._first.forward()
+        self._second.forward()
+        return self._features
+
+    def backward(self, d: Tensor) -> list[Tensor]:
+        """Gradients of all weights and biases from ``d``, that of the result of ``forward``."""
+        d2 = self._d.copy_(d.transpose(1, 2)).view(self._second.output.shape)
+        of_second = self._second.backward(keep_where_positive(d2, self._second.output))
+        d1 = self._to_pixels(self._second.to_windows())
+        of_first = self._first.backward(keep_where_positive(d1, self._first.output))
+        return of_first + of_second
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+    return product(x, weight.transpose(1, 2)).add_(bias[:, None])

@@ -1,104 +1,138 @@
 """A 5x5 convolution, 2x2 max pooling and ReLU as one matrix product, forward and backward, without autograd.
 
-The four outputs that are pooled into one see a patch of 6x6 inputs. So the kernel, laid into 6x6 zeros in its four
+The four outputs that are pooled into one see a window of 6x6 inputs. So the kernel, laid into 6x6 zeros in its four
 places, gives all four at once: 1.44 times the multiplications of a convolution, and 0.36 times the patches to copy.
-The batch is the last dimension, so that whatever is copied, compared or added up lies in memory in long rows. The first
-one counts models that are trained at once, mostly one: each has a matrix product of its own.
+The batch is the last dimension, and pixels of even columns come before those of odd ones, so that whatever is copied,
+compared or added up lies in memory in long rows. The first dimension counts models that are trained at once, mostly
+one: each has a matrix product of its own.
 """
 
 import torch
 from torch import Tensor
 
+from common.products import product
+
 KERNEL = 5  # pixels on a side
-_PATCH, _FRAMED = KERNEL + 1, KERNEL + 2  # of what is pooled into one; of a kernel with zeros around it
+_WINDOW = KERNEL + 1  # pixels on a side of what is pooled into one
 
 _where_positive = torch.ops.aten.threshold_backward  # (d, x, 0): d where x > 0, and 0 elsewhere
 
 
 class PooledConvolution:
-    """``max_pool2d(relu(convolution(x)), 2)`` on [M, C, S, S, B] (S even), to [M, O, N, N, B], N = (S - 4) / 2.
+    """``max_pool2d(relu(convolution(x)), 2)`` of an x that always lies in the same memory.
 
     It holds memory for its intermediate results: made anew in every step, they cost a third of its time.
+
+    Attributes:
+        output: [M, O, P] for P pixels in the order of the windows, the batch's images included, until the next call.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, side: int, num_images: int) -> None:
-        """Args: weight: [M, O, C, 5, 5] and bias: [M, O], of M convolutions without padding; side: S; num_images: B."""
+    def __init__(self, weight: Tensor, bias: Tensor, windows: Tensor) -> None:
+        """Args: weight: [M, O, C, 5, 5] and bias: [M, O], of M convolutions without padding; windows: of their x."""
         models, outputs, inputs = weight.shape[:3]
-        self._weight, self._bias, self._side, self._num_images = weight, bias, side, num_images
-        self._pooled = pooled_side(side)
-        pixels = self._pooled**2 * num_images
-        self._framed = weight.new_zeros(models, outputs, inputs, _FRAMED, _FRAMED)
-        self._patches = weight.new_empty(models, inputs, _PATCH, _PATCH, self._pooled, self._pooled, num_images)
-        self._four = weight.new_empty(models, 2, 2, outputs, pixels)  # lower row first, right column first
+        pixels = windows.shape[5:].numel()
+        self._weight, self._bias, self._windows = weight[:, None, None], bias[:, :, None], windows
+        self._patches = weight.new_empty(windows.shape)
+        self._columns = self._patches.view(models, inputs * _WINDOW**2, pixels)
+        self._kernels = weight.new_zeros(models, 4 * outputs, inputs * _WINDOW**2)
+        one = inputs * _WINDOW**2
+        self._place_strides = 4 * outputs * one, 2 * outputs * one - _WINDOW, outputs * one - 1, one
+        self._rows = weight.new_empty(models, 4 * outputs, pixels)  # lower row first, right column first
         self._two = weight.new_empty(models, 2, outputs, pixels)  # the larger one in each row
-        self._one = weight.new_empty(models, outputs, pixels)
-        self._d_two = weight.new_empty(models, 2, outputs, pixels)
-        self._kernels = weight.new_empty(models, 4 * outputs, inputs * _PATCH**2)
-        self._d_patches = weight.new_empty(models, inputs * _PATCH**2, pixels)
-        self._d_lines = weight.new_empty(models, inputs, side // 2, 2, _PATCH, self._pooled, num_images)
-        self._d_input = weight.new_empty(models, inputs, side, side // 2, 2, num_images)
+        self._d_two = torch.empty_like(self._two)
+        self._d_kernels, self._d_columns = torch.empty_like(self._kernels), torch.empty_like(self._columns)
+        self.output = weight.new_empty(models, outputs, pixels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[M, C * S * S, B], contiguous, to [M, O * N * N, B], which lives until the next call."""
-        side, b, inputs = self._side, self._num_images, self._patches.shape[1]
-        strides = (inputs * side * side * b, side * side * b, side * b, b, 2 * side * b, 2 * b, 1)
-        self._patches.copy_(x.as_strided(self._patches.shape, strides))
-        shifted = self._shifted()
-        self._kernels.view(shifted.shape).copy_(shifted)
-        torch.bmm(self._kernels, self._columns(), out=self._rows())
-        torch.maximum(self._four[:, :, 0], self._four[:, :, 1], out=self._two)
-        torch.maximum(self._two[:, 0], self._two[:, 1], out=self._one)
-        # ReLU grows, so it may come after the maximum
-        return self._one.add_(self._bias[:, :, None]).relu_().view(len(x), -1, b)
+    def forward(self) -> Tensor:
+        """The output."""
+        self._patches.copy_(self._windows)
+        self._places(self._kernels).copy_(self._weight)
+        self._rows = product(self._kernels, self._columns, self._rows)
+        four = self._four()
+        torch.maximum(four[:, :, 0], four[:, :, 1], out=self._two)
+        torch.maximum(self._two[:, 0], self._two[:, 1], out=self.output)
+        return self.output.add_(self._bias).relu_()  # ReLU grows, so it may come after the maximum
 
     def backward(self, d: Tensor) -> list[Tensor]:
-        """Gradients of weight and bias from ``d`` [M, O * N * N, B], of what ReLU took; after ``forward``, once."""
-        d = d.reshape(self._one.shape)
-        self._unpool(d)
-        return [self._folded(torch.bmm(self._rows(), self._columns().transpose(1, 2))), d.sum(2)]
-
-    def to_input(self, x: Tensor) -> Tensor:
-        """The gradient [M, C * S * S, B] of what ReLU took to give ``x``; after ``backward``, x as in ``forward``."""
-        models, inputs, n, b = *self._patches.shape[:2], self._pooled, self._num_images
-        torch.bmm(self._kernels.transpose(1, 2), self._rows(), out=self._d_patches)
-        patches = self._d_patches.view(models, inputs, 3, 2, _PATCH, n, n, b)
-        lines = self._d_lines.zero_()  # overlapping patches are added up along columns …
-        for step in range(3):
-            lines[:, :, step : step + n] += patches[:, :, step].permute(0, 1, 4, 2, 3, 5, 6)
-        lines = lines.view(models, inputs, self._side, 3, 2, n, b)
-        d = self._d_input.zero_()  # … and then along rows
-        for step in range(3):
-            d[:, :, :, step : step + n] += lines[:, :, :, step].transpose(3, 4)
-        return keep_where_positive(d.view_as(x), x)
-
-    def _columns(self) -> Tensor:
-        return self._patches.view(*self._kernels.shape[::2], -1)
-
-    def _rows(self) -> Tensor:
-        return self._four.view(*self._kernels.shape[:2], -1)
-
-    def _shifted(self) -> Tensor:
-        """[M, 2, 2, O, C, 6, 6]: the kernel in its four places, the last one first: windows of the framed kernel."""
-        self._framed[:, :, :, 1:-1, 1:-1] = self._weight
-        models, outputs, inputs = self._framed.shape[:3]
-        one = inputs * _FRAMED**2
-        strides = (outputs * one, _FRAMED, 1, one, _FRAMED**2, _FRAMED, 1)
-        return self._framed.as_strided((models, 2, 2, outputs, inputs, _PATCH, _PATCH), strides)
-
-    def _folded(self, gradient: Tensor) -> Tensor:
-        """The gradient of the kernel from that of its four places."""
-        models, outputs, inputs = self._framed.shape[:3]
-        place = outputs * inputs * _PATCH**2
-        strides = (4 * place, 2 * place - _PATCH, place - 1, inputs * _PATCH**2, _PATCH**2, _PATCH, 1)
-        four = gradient.as_strided((models, 2, 2, outputs, inputs, KERNEL, KERNEL), strides, _PATCH + 1)
-        two = four[:, 0] + four[:, 1]
-        return two[:, 0] + two[:, 1]
-
-    def _unpool(self, d: Tensor) -> None:
-        """Turn the four outputs into their gradients: ``d`` for the largest, the first of equals as in torch."""
-        d_two, four = self._d_two.transpose(0, 1), self._four.permute(2, 0, 1, 3, 4)
-        _split(d, self._two.transpose(0, 1), d_two)
+        """Gradients of weight and bias from ``d`` [M, O, P], of what ReLU took; after ``forward``, once."""
+        four = self._four().permute(2, 0, 1, 3, 4)
+        _split(d, self._two.transpose(0, 1), self._d_two.transpose(0, 1))
         _split(self._d_two, four, four)
+        of_kernels = product(self._rows, self._columns.transpose(1, 2), self._d_kernels)
+        return [self._folded(of_kernels), d.sum(2)]
+
+    def to_windows(self) -> Tensor:
+        """The gradients of the windows' pixels [M, C * 6 * 6, P]; after ``backward``."""
+        return product(self._kernels.transpose(1, 2), self._rows, self._d_columns)
+
+    def _four(self) -> Tensor:
+        """The four outputs, later their gradients: [M, 2, 2, O, P]."""
+        return self._rows.view(len(self._rows), 2, *self._two.shape[1:])
+
+    def _places(self, kernels: Tensor) -> Tensor:
+        """[M, 2, 2, O, C, 5, 5]: where the kernel lies in ``kernels`` [M, 4 * O, C * 6 * 6], the last place first."""
+        models, _, _, outputs, inputs = self._weight.shape[:5]
+        shape = models, 2, 2, outputs, inputs, KERNEL, KERNEL
+        return kernels.as_strided(shape, (*self._place_strides, _WINDOW**2, _WINDOW, 1), _WINDOW + 1)
+
+    def _folded(self, of_kernels: Tensor) -> Tensor:
+        """The gradient of the kernel from that of its four places; what lies between its rows is added up as well."""
+        models, _, _, outputs, inputs = self._weight.shape[:5]
+        length = inputs * _WINDOW**2 - _WINDOW - 1  # from the kernel's first weight to its last
+        four = of_kernels.as_strided((models, 2, 2, outputs, length), (*self._place_strides, 1), _WINDOW + 1)
+        two = four[:, 0] + four[:, 1]
+        one = two[:, 0] + two[:, 1]
+        strides = outputs * length, length, _WINDOW**2, _WINDOW, 1
+        return one.as_strided((models, outputs, inputs, KERNEL, KERNEL), strides)
+
+
+class Overlap:
+    """From the gradients of windows to those of the pixels, which lie in up to nine of them."""
+
+    def __init__(self, windows: Tensor) -> None:
+        """Args: windows: of pooled pixels, as from ``windows_of_pooled``."""
+        models, inputs, _, _, _, n, _, b = self._shape = windows.shape
+        half = n + 2
+        self._lines = windows.new_empty(models, inputs, _WINDOW, n, 2, half, b)
+        self._pixels = windows.new_empty(models, inputs, half, 2, 2 * half * b)
+        lines = self._lines.view(models, inputs, 3, 2, n, -1)
+        self._of_lines = [(self._pixels[:, :, i : i + n], lines[:, :, i].transpose(2, 3)) for i in range(3)]
+        self._places = [self._lines[..., i : i + n, :] for i in range(3)]
+
+    def __call__(self, d: Tensor) -> Tensor:
+        """The sums [M, C, P'] of ``d`` [M, C * 6 * 6, P]: along columns first, then along rows."""
+        windows = d.view(self._shape).permute(3, 0, 1, 2, 5, 4, 6, 7)
+        self._lines.zero_()
+        for place, step in zip(self._places, windows.unbind(), strict=True):
+            place += step
+        self._pixels.zero_()
+        for place, step in self._of_lines:
+            place += step
+        return self._pixels.flatten(2)
+
+
+def every_fourth(x: Tensor) -> Tensor:
+    """[M, S, 4, 2, N / 2, B] of ``x`` [M, S, S, B]: columns by what is left of them in steps of four, from 0 to 7."""
+    models, side, _, b = x.shape
+    row = side * b
+    return x.as_strided((models, side, 4, 2, pooled_side(side) // 2, b), (side * row, row, 2 * b, b, 4 * b, 1))
+
+
+def windows_of_images(x: Tensor) -> Tensor:
+    """[M, 1, 6, 3, 2, N, 2, N / 2, B] of ``x`` as from ``every_fourth``: even columns of windows before odd ones."""
+    models, side, _, _, half, b = x.shape
+    n, column = 2 * half, half * b
+    row = 8 * column
+    strides = (side * row, side * row, row, 2 * column, column, 2 * row, 2 * column, b, 1)
+    return x.as_strided((models, 1, _WINDOW, 3, 2, n, 2, half, b), strides)
+
+
+def windows_of_pooled(x: Tensor, side: int) -> Tensor:
+    """[M, C, 6, 3, 2, N, N, B] of ``x`` [M, C, S * 2 * S / 2 * B], of whose pixels the even columns come first."""
+    models, inputs, b = *x.shape[:2], x.shape[2] // side**2
+    n, row = pooled_side(side), side * b
+    strides = (inputs * side * row, side * row, row, b, row // 2, 2 * row, b, 1)
+    return x.as_strided((models, inputs, _WINDOW, 3, 2, n, n, b), strides)
 
 
 def keep_where_positive(d: Tensor, x: Tensor) -> Tensor:

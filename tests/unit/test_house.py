@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = {"common": {"client", "server"}, "client": {"server"}, "server": {"client"}}  # what a folder may not import
 LEARNING = (
     *("models", "training", "augmentation", "lenet5_gradients", "fit_together", "optimizers", "schedules"),
-    *("preprocessing", "prediction", "shards", "mnist", "own_data", "streams", "codecs"),
+    *("preprocessing", "prediction", "shards", "mnist", "own_data", "streams", "codecs", "products"),
 )
 CARRYING = {"flwr", "grpc", "grpc_health", "google", "tensorboard"}
 FLOWERS = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}  # its public names
