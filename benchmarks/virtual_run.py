@@ -4,6 +4,7 @@ import os
 import sys
 
 from server import fork_server
+from server.heap import share_one_heap
 
 
 def main() -> None:
@@ -12,6 +13,7 @@ def main() -> None:
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     if "--workers" in sys.argv:
         fork_server.begin()
+    share_one_heap()
     from benchmarks import virtual_nodes
 
     virtual_nodes.main()

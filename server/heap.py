@@ -1,13 +1,21 @@
-"""How this process gets its memory: from one heap for all threads, so that what one gives back another can take."""
+"""How this process gets its memory: from one heap for all threads, and what a round gives back is kept for the next."""
 
 import ctypes
 
-_M_ARENA_MAX = -8  # of glibc's malloc.h
+# Of glibc's malloc.h, and the largest that it takes for the second.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_KEPT_BYTES = 32 * 1024 * 1024
 
 
 def share_one_heap() -> bool:
-    """Call it before the first thread starts; whether it did anything: only glibc has several heaps, and this call."""
+    """Call it before the first thread starts; whether it did anything: only glibc has several heaps, and these calls.
+
+    What one thread gives back another can take. Blocks of up to 32 MiB come from the heap, which keeps as much free
+    memory at its end: else the system takes the memory of a round's updates away and clears every page of it anew.
+    """
+    options = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _KEPT_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES))
     try:
-        return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1))
+        mallopt = ctypes.CDLL(None).mallopt
+        return all(bool(mallopt(*option)) for option in options)
     except (AttributeError, OSError, TypeError):
         return False

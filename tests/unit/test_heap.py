@@ -1,4 +1,4 @@
-"""The server's memory: threads share one heap."""
+"""The server's memory: threads share one heap, and what a round gives back is kept for the next."""
 
 import platform
 import subprocess
@@ -31,13 +31,40 @@ libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
 libc.fflush(None)
 """
 
+COUNT_FAULTS = """
+import resource, sys
+from server.heap import share_one_heap
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives threads heaps of their own")
+if sys.argv[1] == "kept":
+    assert share_one_heap()
+
+def faults_of_a_round():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    updates = [b"x" * 1_000_000 for _ in range(20)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults_of_a_round()
+print(faults_of_a_round())
+"""
+only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+
+
+@only_glibc
 def test_threads_take_their_memory_from_one_heap() -> None:
     assert _num_heaps("shared") == 1
     assert _num_heaps("as it is") > 1
 
 
+@only_glibc
+def test_a_round_takes_the_memory_of_the_one_before() -> None:
+    pages = 20 * 1_000_000 // 4096  # where they are larger there are fewer, in both cases
+    assert int(_said(COUNT_FAULTS, "kept")) < pages // 20
+    assert int(_said(COUNT_FAULTS, "as it is")) > pages // 20
+
+
 def _num_heaps(how: str) -> int:
-    said = subprocess.run([sys.executable, "-c", COUNT_HEAPS, how], capture_output=True, text=True, check=True)
-    return said.stdout.count("<heap nr=")
+    return _said(COUNT_HEAPS, how).count("<heap nr=")
+
+
+def _said(program: str, how: str) -> str:
+    return subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True).stdout
