@@ -15,7 +15,7 @@ from client.data import load_data, own_images, shard_number
 from client.outgoing import outgoing
 from common import models
 from common.errors import UsageError, WireError
-from common.models import Network, State, copy_state
+from common.models import Network, State, copy_state, load_state
 from common.preprocessing import Preprocessing
 from common.records import (
     OWN_DATA,
@@ -67,7 +67,7 @@ def train(message: Message, context: Context) -> Message:
     shard, (images, labels), _ = load_data(task, context.node_config)
     settings = task.settings
     model = network(settings.model.name)
-    model.load_state_dict(task.state)
+    load_state(model, task.state)
     prepare = Preprocessing.of(settings.model, settings.preprocessing).prepare
     generator = stream(settings.seed, task.round_number, shard)
     start = time.monotonic()
@@ -105,7 +105,7 @@ def evaluate(message: Message, context: Context) -> Message:
     if not len(labels):
         raise UsageError("this node holds out nothing to test on (data.holdout)")
     model = network(task.settings.model.name)
-    model.load_state_dict(task.state)
+    load_state(model, task.state)
     prepare = Preprocessing.of(task.settings.model, task.settings.preprocessing).prepare
     found = evaluation_of(model, images, labels, prepare)
     return Message(evaluation_record(found.loss, found.accuracy, len(labels)), reply_to=message)

@@ -1,12 +1,12 @@
 """A ``state_dict`` as Flower's record of arrays, plain or under a codec, and back; never unpickled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 
-from common import npy
+from common import flat, npy
 from common.codec import Codec, Layout
 from common.codecs import NAMES, PLAIN
 from common.errors import WireError
@@ -15,7 +15,12 @@ from common.npy import STYPE, read
 
 
 def to_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """A ``state_dict`` as Flower's record, bit for bit and without a copy: the tensors must not change any more."""
+    """A ``state_dict`` as Flower's record, bit for bit: in memory of its own, unless a tensor is not float32.
+
+    Such tensors must not change any more.
+    """
+    if state and all(value.dtype == torch.float32 for value in state.values()):
+        return flat.ArrayRecord(flat.form_of(state), flat.vector_of(state))
     return record_of({name: npy.Array(value.numpy()) for name, value in state.items()})
 
 
@@ -33,7 +38,8 @@ def to_state(record: ArrayRecord) -> State:
     Raises:
         WireError: an array's bytes are not the NumPy array that it claims.
     """
-    return {name: torch.from_numpy(np.array(to_ndarray(name, array))) for name, array in record.items()}
+    parts = record.parts() if isinstance(record, flat.ArrayRecord) else _read(record)
+    return {name: torch.from_numpy(np.array(part)) for name, part in parts}
 
 
 def to_encoded(state: State, codec: Codec | None, generator: torch.Generator | None = None) -> ArrayRecord:
@@ -66,6 +72,10 @@ def from_encoded(record: ArrayRecord, codec: Codec | None, layout: Layout) -> St
 def codec_of(record: ArrayRecord) -> str:
     """The name of the codec that a record seems to be under, ``PLAIN`` for tensors."""
     return next(iter(record)) if len(record) == 1 and next(iter(record)) in NAMES else PLAIN
+
+
+def _read(record: ArrayRecord) -> Iterator[tuple[str, np.ndarray]]:
+    return ((name, to_ndarray(name, array)) for name, array in record.items())
 
 
 def to_ndarray(name: str, array: Array) -> np.ndarray:

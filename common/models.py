@@ -168,6 +168,18 @@ def initial_state(name: str, seed: int) -> State:
     return copy_state(model)
 
 
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """``model.load_state_dict(state)`` and its errors, but in one call where all fits.
+
+    Raises:
+        RuntimeError: it does not fit.
+    """
+    own = model.state_dict()
+    if [(name, value.shape) for name, value in state.items()] != [(name, value.shape) for name, value in own.items()]:
+        model.load_state_dict(state)
+    torch._foreach_copy_(list(own.values()), list(state.values()))
+
+
 def copy_state(model: nn.Module) -> State:
     """The weights of ``model`` as tensors of their own."""
     return own_copy(model.state_dict())
@@ -182,11 +194,12 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Hex SHA-256 of weights: name, dtype, shape and bytes of each tensor, in ``state_dict`` order."""
     digest = hashlib.sha256()
     for name, value in state.items():
-        digest.update(_title(name, value.dtype, value.shape))
+        digest.update(title(name, value.dtype, value.shape))
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 @lru_cache(maxsize=256)
-def _title(name: str, dtype: torch.dtype, shape: torch.Size) -> bytes:
+def title(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> bytes:
+    """What ``weights_sha256`` says of a tensor before its bytes."""
     return f"{name}\0{dtype}\0{list(shape)}\0".encode()

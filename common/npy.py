@@ -54,8 +54,13 @@ class Array(flower.Array):
 def num_bytes(array: flower.Array) -> int:
     """Size of an array in NumPy's file format."""
     if isinstance(array, Array):
-        return len(_head(array.values.dtype.str, array.shape)) + array.values.nbytes
+        return head_bytes(array.values.dtype, array.shape) + array.values.nbytes
     return len(array.data)
+
+
+def head_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Size of what stands before the values in NumPy's file format."""
+    return len(_head(dtype.str, shape))
 
 
 def read(data: bytes) -> np.ndarray | None:

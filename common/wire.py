@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from common import flat, npy
 from common import fleet_pb2 as pb
-from common import npy
 from common.arrays import codec_of, record_of, to_ndarray
 from common.codecs import NAMES, PLAIN
 from common.contents import array_records, config_records, metric_records
@@ -61,8 +61,13 @@ def pack(record: ArrayRecord, weights: pb.Weights | None = None) -> pb.Weights:
     if (codec := codec_of(record)) != PLAIN:
         weights.codec, weights.buffer = codec, to_ndarray(codec, record[codec]).tobytes()
         return weights
-    arrays = {name: np.asarray(to_ndarray(name, array), order="C") for name, array in record.items()}
     weights.codec = "raw"
+    if isinstance(record, flat.ArrayRecord):
+        for name, shape in record.form:
+            weights.layout.add(name=name, dtype="float32", shape=shape)
+        weights.buffer = record.vector.tobytes()
+        return weights
+    arrays = {name: np.asarray(to_ndarray(name, array), order="C") for name, array in record.items()}
     for name, array in arrays.items():
         weights.layout.add(name=name, dtype=array.dtype.name, shape=array.shape)
     weights.buffer = b"".join(arrays.values())  # type: ignore[arg-type]  # buffers, all of them
@@ -86,6 +91,9 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
     layout = tuple((tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in weights.layout)
     buffer = weights.buffer
     places = (_places_again if len(layout) <= _MAX_REMEMBERED else _places)(layout, len(buffer))
+    if buffer and all(dtype == np.float32 for _, dtype, _, _ in places):
+        form = tuple((name, shape) for name, _, shape, _ in places)
+        return flat.ArrayRecord(form, np.frombuffer(buffer, np.float32))
     return record_of(
         {
             name: npy.Array(np.ndarray(math.prod(shape), dtype, buffer, start).reshape(shape))

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from common import npy
+from common import flat, npy
 from common.contents import array_records
 from server.memory import Plain
 
@@ -194,4 +194,8 @@ def num_bytes(message: Message) -> int:
     """Size of the arrays that ``message`` carries."""
     if not message.has_content():
         return 0
-    return sum(npy.num_bytes(array) for record in array_records(message.content).values() for array in record.values())
+    return sum(map(_num_bytes, array_records(message.content).values()))
+
+
+def _num_bytes(record: ArrayRecord) -> int:
+    return record.num_bytes if isinstance(record, flat.ArrayRecord) else sum(map(npy.num_bytes, record.values()))

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from flwr.app import ArrayRecord
 
-from common.arrays import codec_of, from_encoded, record_of, to_record, to_state
+from common import flat
+from common.arrays import codec_of, from_encoded, to_ndarray, to_state
 from common.codec import Codec
 from common.codecs import PLAIN
 from common.errors import WireError
@@ -16,8 +18,7 @@ from common.models import State, weights_sha256
 class Learned:
     """What an update comes to."""
 
-    state: State  # the weights
-    arrays: ArrayRecord  # the same as a record
+    arrays: flat.ArrayRecord  # the weights
     sha256: str  # of the weights
     said: str  # digest of what came, however it was deflated: of the weights, or of the change
 
@@ -37,14 +38,14 @@ def learned(record: ArrayRecord, codec: Codec | None, reference: State, base: St
     """
     if codec is None and codec_of(record) == PLAIN:
         arrays = _checked_arrays(record, reference)
-        state = to_state(arrays)
         if base is reference:
-            return Learned(state, arrays, digest := weights_sha256(state), digest)
-        change = {name: value - base[name] for name, value in state.items()}
+            return Learned(arrays, digest := arrays.sha256, digest)
+        change = {name: value - base[name] for name, value in to_state(arrays).items()}
     else:
         change = from_encoded(record, codec, reference)
     state = {name: value + change[name] for name, value in reference.items()}
-    return Learned(state, to_record(state), weights_sha256(state), weights_sha256(change))
+    arrays = flat.ArrayRecord(flat.form_of(state), flat.vector_of(state))
+    return Learned(arrays, arrays.sha256, weights_sha256(change))
 
 
 def listed(names: Mapping[str, object]) -> str:
@@ -53,7 +54,10 @@ def listed(names: Mapping[str, object]) -> str:
     return f"{len(names)} ({first}{', …' if len(names) > 6 else ''})"
 
 
-def _checked_arrays(record: ArrayRecord, reference: State) -> ArrayRecord:
+def _checked_arrays(record: ArrayRecord, reference: State) -> flat.ArrayRecord:
+    form = flat.form_of(reference)
+    if isinstance(record, flat.ArrayRecord) and record.form == form:
+        return record.copy()
     if set(record) != set(reference):
         raise WireError(f"tensors {listed(record)}, expected {listed(reference)}")
     for name, expected in reference.items():
@@ -62,4 +66,4 @@ def _checked_arrays(record: ArrayRecord, reference: State) -> ArrayRecord:
             raise WireError(f"{name} has shape {array.shape!r:.60}, expected {tuple(expected.shape)}")
         if array.dtype != "float32":
             raise WireError(f"{name} has dtype {array.dtype!r:.20}, expected 'float32'")
-    return record_of({name: record[name] for name in reference})
+    return flat.ArrayRecord(form, np.concatenate([to_ndarray(name, record[name]).reshape(-1) for name in reference]))

@@ -20,7 +20,7 @@ from common.contents import array_records
 from common.errors import SettingsError
 from common.models import State
 from common.settings import Settings, StrategySettings
-from server import strategy_memory
+from server import averaging, strategy_memory
 from server.updates.screening import Screened
 
 # Sampling is the round loop's own: strategies take the cohort they are shown.
@@ -34,8 +34,8 @@ _COHORT = {
 }
 # Flower's strategies, and which of the settings each takes under which name.
 _STRATEGIES: dict[str, tuple[type[Strategy], dict[str, str]]] = {
-    "fedavg": (flower.FedAvg, {}),
-    "fedprox": (flower.FedProx, {"proximal_mu": "proximal_mu"}),
+    "fedavg": (averaging.FedAvg, {}),
+    "fedprox": (averaging.FedProx, {"proximal_mu": "proximal_mu"}),
     "fedavgm": (
         flower.FedAvgM,
         {"server_learning_rate": "server_learning_rate", "server_momentum": "server_momentum"},

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from common import flat
 from common.codec import Codec
 from common.contents import array_records, config_records, metric_records
 from common.errors import WireError
+from common.flat import Vector, vector_of
 from common.models import State, weights_sha256
 from common.records import OWN_DATA, UNREADABLE_CODE
 from common.shards import num_held_out
@@ -117,10 +119,10 @@ class Screen:
             found = learned(record, self.codec, reference, reference if base is None else base)
         except WireError as error:
             raise Rejected(str(error)) from None
-        norm = _distance(found.state, reference)
+        norm = _length(found.arrays.vector, vector_of(reference))
         if not math.isfinite(norm):  # no sum of float32 squares is too large for float64
-            raise Rejected(f"{_endless(found.state)} holds values that are not finite")
-        if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _distance(reference))):
+            raise Rejected(f"{_endless(found.arrays)} holds values that are not finite")
+        if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _length(vector_of(reference)))):
             raise Rejected(f"{norm:.3g} away from the global model, at most {limit:.3g} is accepted")
         kept = MetricRecord({"num-examples": num_examples, "train-loss": metrics.train_loss})
         return Screened(
@@ -224,12 +226,12 @@ def _checked_metrics(record: MetricRecord) -> _Metrics:
     return metrics
 
 
-def _endless(state: State) -> str:
+def _endless(arrays: flat.ArrayRecord) -> str:
     """The first tensor with a value that is not finite."""
-    return next(name for name, value in state.items() if not value.isfinite().all())
+    return next(name for name, values in arrays.parts() if not np.isfinite(values).all())
 
 
-def _distance(state: State, origin: State | None = None) -> float:
-    """L2 distance in float64, from zero without ``origin``."""
-    arrays = ((value.numpy(), origin[name].numpy() if origin else 0.0) for name, value in state.items())
-    return math.sqrt(sum(float(np.square(np.subtract(*pair, dtype=np.float64)).sum()) for pair in arrays))
+def _length(vector: Vector, origin: Vector | float = 0.0) -> float:
+    """L2 distance in float64."""
+    difference = np.subtract(vector, origin, dtype=np.float64)
+    return math.sqrt(float(np.square(difference, out=difference).sum()))

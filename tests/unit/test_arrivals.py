@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from flwr.app import Message
 
+from common.flat import ArrayRecord
 from server.arrivals import arrivals, let_go
 from server.grids import Answer, Node
 from server.updates.screening import Screen, Screened
@@ -56,7 +57,10 @@ def test_whatever_comes_first_all_is_in_node_order(order: tuple[int, ...]) -> No
 def test_what_was_used_is_free_before_the_collector_looks() -> None:
     came = answer(NODES[0], 1.0)
     assert came.reply is not None
-    weights = weakref.ref(came.reply.content.array_records["arrays"]["weight"])
+    record = came.reply.content["arrays"]
+    assert isinstance(record, ArrayRecord)
+    weights = weakref.ref(record.vector)
+    del record
     gc.disable()
     try:
         found = arrivals([came], BY_ID, lambda reply, node: SCREEN.check(reply, node, toy_state(0.0)))
