@@ -87,10 +87,9 @@ class LeNet5Gradients:
         inputs = [x]
         for layer in inner:
             inputs.append(_linear(inputs[-1], *layer).relu_())
-        answer = F.log_softmax(_linear(inputs[-1], *last), dim=2)  # [M, B, 10]
-        loss = answer.gather(2, labels[:, :, None]).sum((1, 2)).div_(-batch_size)
-        d = answer.exp_()
-        d.scatter_add_(2, labels[:, :, None], d.new_full((*labels.shape, 1), -1)).div_(batch_size)
+        answer, right = F.log_softmax(_linear(inputs[-1], *last), dim=2), labels[:, :, None]  # [M, B, 10], [M, B, 1]
+        loss = answer.gather(2, right).sum((1, 2)).div_(-batch_size)
+        d = answer.exp_().scatter_(2, right, -1, reduce="add").div_(batch_size)
         gradients: list[Tensor] = []
         for (weight, _), given in zip(reversed(self._linears), reversed(inputs), strict=True):
             gradients = [product(d.transpose(1, 2), given), d.sum(1), *gradients]

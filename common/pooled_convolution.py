@@ -30,44 +30,40 @@ class PooledConvolution:
     def __init__(self, weight: Tensor, bias: Tensor, windows: Tensor) -> None:
         """Args: weight: [M, O, C, 5, 5] and bias: [M, O], of M convolutions without padding; windows: of their x."""
         models, outputs, inputs = weight.shape[:3]
-        pixels = windows.shape[5:].numel()
+        pixels, one = windows.shape[5:].numel(), inputs * _WINDOW**2
         self._weight, self._bias, self._windows = weight[:, None, None], bias[:, :, None], windows
-        self._patches = weight.new_empty(windows.shape)
-        self._columns = self._patches.view(models, inputs * _WINDOW**2, pixels)
-        self._kernels = weight.new_zeros(models, 4 * outputs, inputs * _WINDOW**2)
-        one = inputs * _WINDOW**2
         self._place_strides = 4 * outputs * one, 2 * outputs * one - _WINDOW, outputs * one - 1, one
-        self._rows = weight.new_empty(models, 4 * outputs, pixels)  # lower row first, right column first
-        self._two = weight.new_empty(models, 2, outputs, pixels)  # the larger one in each row
-        self._d_two = torch.empty_like(self._two)
-        self._d_kernels, self._d_columns = torch.empty_like(self._kernels), torch.empty_like(self._columns)
+        self._patches = weight.new_empty(windows.shape)
+        self._columns = self._patches.view(models, one, pixels)
+        self._columns_t, self._d_columns = self._columns.transpose(1, 2), torch.empty_like(self._columns)
+        self._kernels = weight.new_zeros(models, 4 * outputs, one)
+        self._kernels_t, self._d_kernels = self._kernels.transpose(1, 2), torch.empty_like(self._kernels)
+        self._four_kernels = self._places(self._kernels)
+        self._rows = weight.new_empty(models, 4 * outputs, pixels)
+        self._two = weight.new_empty(models, 2, outputs, pixels)  # the larger one in each row, later its gradient
+        self._rows_of_two = self._two.unbind(1)
         self.output = weight.new_empty(models, outputs, pixels)
 
     def forward(self) -> Tensor:
         """The output."""
         self._patches.copy_(self._windows)
-        self._places(self._kernels).copy_(self._weight)
+        self._four_kernels.copy_(self._weight)
         self._rows = product(self._kernels, self._columns, self._rows)
-        four = self._four()
-        torch.maximum(four[:, :, 0], four[:, :, 1], out=self._two)
-        torch.maximum(self._two[:, 0], self._two[:, 1], out=self.output)
+        four = self._rows.view(len(self._rows), 2, 2, *self.output.shape[1:])  # lower row first, right column first
+        self._columns_of_four = four.unbind(2)
+        torch.maximum(*self._columns_of_four, out=self._two)
+        torch.maximum(*self._rows_of_two, out=self.output)
         return self.output.add_(self._bias).relu_()  # ReLU grows, so it may come after the maximum
 
     def backward(self, d: Tensor) -> list[Tensor]:
         """Gradients of weight and bias from ``d`` [M, O, P], of what ReLU took; after ``forward``, once."""
-        four = self._four().permute(2, 0, 1, 3, 4)
-        _split(d, self._two.transpose(0, 1), self._d_two.transpose(0, 1))
-        _split(self._d_two, four, four)
-        of_kernels = product(self._rows, self._columns.transpose(1, 2), self._d_kernels)
-        return [self._folded(of_kernels), d.sum(2)]
+        _split(d, self._rows_of_two)
+        _split(self._two, self._columns_of_four)
+        return [self._folded(product(self._rows, self._columns_t, self._d_kernels)), d.sum(2)]
 
     def to_windows(self) -> Tensor:
         """The gradients of the windows' pixels [M, C * 6 * 6, P]; after ``backward``."""
-        return product(self._kernels.transpose(1, 2), self._rows, self._d_columns)
-
-    def _four(self) -> Tensor:
-        """The four outputs, later their gradients: [M, 2, 2, O, P]."""
-        return self._rows.view(len(self._rows), 2, *self._two.shape[1:])
+        return product(self._kernels_t, self._rows, self._d_columns)
 
     def _places(self, kernels: Tensor) -> Tensor:
         """[M, 2, 2, O, C, 5, 5]: where the kernel lies in ``kernels`` [M, 4 * O, C * 6 * 6], the last place first."""
@@ -98,6 +94,7 @@ class Overlap:
         lines = self._lines.view(models, inputs, 3, 2, n, -1)
         self._of_lines = [(self._pixels[:, :, i : i + n], lines[:, :, i].transpose(2, 3)) for i in range(3)]
         self._places = [self._lines[..., i : i + n, :] for i in range(3)]
+        self._sums = self._pixels.flatten(2)
 
     def __call__(self, d: Tensor) -> Tensor:
         """The sums [M, C, P'] of ``d`` [M, C * 6 * 6, P]: along columns first, then along rows."""
@@ -108,7 +105,7 @@ class Overlap:
         self._pixels.zero_()
         for place, step in self._of_lines:
             place += step
-        return self._pixels.flatten(2)
+        return self._sums
 
 
 def every_fourth(x: Tensor) -> Tensor:
@@ -146,9 +143,9 @@ def pooled_side(side: int) -> int:
     return (side - KERNEL + 1) // 2
 
 
-def _split(d: Tensor, pair: Tensor, out: Tensor) -> None:
-    """Give ``d`` to the larger of ``pair`` [2, …], to the second if they are equal; ``out`` may be the pair itself."""
-    later, earlier = out[0], out[1]
-    torch.sub(pair[0], pair[1], out=later)
+def _split(d: Tensor, pair: tuple[Tensor, ...]) -> None:
+    """Give ``d`` to the larger of ``pair``, to the second if they are equal, in place of them."""
+    later, earlier = pair
+    torch.sub(later, earlier, out=later)
     _where_positive.grad_input(d, later, 0, grad_input=later)
     torch.sub(d, later, out=earlier)
