@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-MAX_BYTES = 16 * 1024 * 1024  # of copies on their way, where that makes MIN_AT_ONCE or more
+MAX_BYTES = 4 * 1024 * 1024  # of copies on their way, where that makes MIN_AT_ONCE or more
 MIN_AT_ONCE = 8  # so that a few nodes that have stopped reading hold up nobody else
 
 

@@ -1,5 +1,6 @@
-"""The server's memory: threads share one heap, and what a round gives back is kept for the next."""
+"""The server's memory: threads share one heap, it is kept from round to round, and collected less often."""
 
+import gc
 import platform
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def test_a_round_takes_the_memory_of_the_one_before() -> None:
     pages = 20 * 1_000_000 // 4096  # where they are larger there are fewer, in both cases
     assert int(_said(COUNT_FAULTS, "kept")) < pages // 20
     assert int(_said(COUNT_FAULTS, "as it is")) > pages // 20
+
+
+def test_the_collector_looks_less_often() -> None:
+    script = "import gc; from server.heap import collect_less_often; collect_less_often(); print(gc.get_threshold())"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str((20_000, *gc.get_threshold()[1:]))
 
 
 def _num_heaps(how: str) -> int:
