@@ -175,9 +175,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         RuntimeError: it does not fit.
     """
     own = model.state_dict()
-    if [(name, value.shape) for name, value in state.items()] != [(name, value.shape) for name, value in own.items()]:
+    if [(name, value.shape) for name, value in state.items()] == [(name, value.shape) for name, value in own.items()]:
+        torch._foreach_copy_(list(own.values()), list(state.values()))
+    else:
         model.load_state_dict(state)
-    torch._foreach_copy_(list(own.values()), list(state.values()))
 
 
 def copy_state(model: nn.Module) -> State:

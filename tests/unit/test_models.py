@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from common.models import MODELS, build, copy_state, initial_state, weights_sha256
+from common.models import MODELS, build, copy_state, initial_state, load_state, weights_sha256
 from common.settings import ModelSettings
 from common.streams import stream
 
@@ -151,6 +151,24 @@ def test_a_copied_state_is_its_own() -> None:
         model.get_parameter("fc3.bias").add_(1)
     assert torch.equal(copied["fc3.bias"], before)
     assert not any(value.requires_grad for value in copied.values())
+
+
+def test_weights_are_loaded_by_name_in_whatever_order() -> None:
+    class TwoAlike(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))
+
+    for order in ("ab", "ba"):
+        model = TwoAlike()
+        load_state(model, {name: torch.full((2,), float(ord(name))) for name in order})
+        assert (model.a.tolist(), model.b.tolist()) == ([97.0, 97.0], [98.0, 98.0])
+
+
+@pytest.mark.parametrize("shapes", [{"weight": (1, 2)}, {"weight": (2, 1), "bias": (1,)}])
+def test_weights_that_do_not_fit_are_refused(shapes: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(RuntimeError, match="Error\\(s\\) in loading state_dict"):
+        load_state(torch.nn.Linear(2, 1), {name: torch.zeros(shape) for name, shape in shapes.items()})
 
 
 def test_every_network_has_a_name_in_the_settings() -> None:
