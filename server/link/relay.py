@@ -6,9 +6,11 @@ every node would find the server silent and leave.
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
+PAUSE_SECONDS = 0.02  # once all is told: a person reads no faster, and to wake for each event holds up the link
 MAX_WAITING = 10_000  # events; beyond that, news of progress is dropped first
 
 
@@ -74,3 +76,5 @@ class Relay:
     def _pass_on(self) -> None:
         while (event := self._events.get()) is not None:
             event()
+            if self._events.empty():
+                time.sleep(PAUSE_SECONDS)
