@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from common.models import State, weights_sha256
 from server.updates.screening import Fault, Screened
 
@@ -15,7 +17,7 @@ class _Sent:
 
     node: str
     round_number: int
-    model: str  # its digest
+    model: int  # which one: it counts how often the model has changed
 
 
 class Repeats:
@@ -23,6 +25,8 @@ class Repeats:
 
     def __init__(self) -> None:
         self._sent: dict[str, _Sent] = {}
+        self._model: State = {}
+        self._num_models = 0
 
     def stale(self, number: int, updates: Sequence[Screened], reference: State) -> dict[int, str]:
         """Look for updates of earlier rounds among those of round ``number``, and remember these.
@@ -34,8 +38,10 @@ class Repeats:
         Returns:
             ``{node_id: reason}`` of those to reject.
         """
-        model = weights_sha256(reference)
-        known = {u.node.node_id: self._sent[u.said] for u in updates if u.sha256 != model and u.said in self._sent}
+        model = self._which(reference)
+        again = [update for update in updates if update.said in self._sent]
+        unchanged = weights_sha256(reference) if again else ""
+        known = {update.node.node_id: self._sent[update.said] for update in again if update.sha256 != unchanged}
         self._sent = {key: sent for key, sent in self._sent.items() if number - sent.round_number < ROUNDS_KEPT}
         for update in updates:
             self._sent.setdefault(update.said, _Sent(update.node.name, number, model))
@@ -44,3 +50,10 @@ class Repeats:
             for node_id, sent in known.items()
             if sent.model != model
         }
+
+    def _which(self, model: State) -> int:
+        """The number of the model of a round: another one than that of the round before is a new one."""
+        former, self._model = self._model, model
+        if former.keys() != model.keys() or not all(torch.equal(value, former[name]) for name, value in model.items()):
+            self._num_models += 1
+        return self._num_models
