@@ -15,13 +15,10 @@ from common.npy import STYPE, read
 
 
 def to_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """A ``state_dict`` as Flower's record, bit for bit: in memory of its own, unless a tensor is not float32.
-
-    Such tensors must not change any more.
-    """
+    """A ``state_dict`` as Flower's record, bit for bit, with memory of its own."""
     if state and all(value.dtype == torch.float32 for value in state.values()):
         return flat.ArrayRecord(flat.form_of(state), flat.vector_of(state))
-    return record_of({name: npy.Array(value.numpy()) for name, value in state.items()})
+    return record_of({name: npy.Array(np.array(value.numpy())) for name, value in state.items()})
 
 
 def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
