@@ -19,8 +19,8 @@ demo: setup  ## train MNIST with a server and four clients as separate processes
 test: $(VENV)/.development check  ## run all tests, with branch coverage of at least 90 %
 	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup --cov --cov-report term:skip-covered
 
-fuzz: $(VENV)/.development  ## feed the decoders 300,000 mutated messages (a few minutes)
-	@HOSTILE_MESSAGES=300000 $(RUN) -m pytest tests/property/test_hostile_bytes.py
+fuzz: $(VENV)/.development  ## feed the decoders 3,000,000 mutated messages (minutes on a small machine)
+	@HOSTILE_MESSAGES=3000000 $(RUN) -m pytest tests/property/test_hostile_bytes.py
 
 faults: $(VENV)/.development  ## run over a thousand seeded schedules of faults (half an hour), and write their table into docs/reliability.md
 	@$(RUN) -m tests.faults.everything
