@@ -83,7 +83,7 @@ def _megabytes(goal: float, result: Result) -> float:
 
 
 def _form_of_traffic(megabytes: float) -> str:
-    return "–" if megabytes == inf else f"{megabytes:.1f} MB"
+    return "∞" if megabytes == inf else f"{megabytes:.1f} MB"
 
 
 def _form_of_rounds(most: int) -> Form:

@@ -56,7 +56,7 @@ def test_a_seed_that_got_there_and_one_that_gave_up(tmp_path: Path) -> None:
     keep(job(ROW, "iid", 3, file), [0.1, *[0.98] * 100])
     assert cells(file, "iid") == [
         *("20", "1.5 (1.0–> 100)", "> 100 (2.0–> 100)"),
-        *("– (10.0 MB––)", "98.50 % (98.00–99.00 %)"),
+        *("∞ (10.0 MB–∞)", "98.50 % (98.00–99.00 %)"),
     ]
     assert cells(file, "two-labels")[1] == "not run yet"
 
@@ -121,7 +121,7 @@ def test_what_was_tried_is_in_the_table_with_its_one_seed(tmp_path: Path) -> Non
     [line] = [line for line in text[text.index("### What was tried") :].splitlines() if f"| {choice.title} |" in line][
         :1
     ]
-    assert line == f"| {choice.title} | 2.0 | > 25 | – | 98.60 % |"  # 0.485 / 0.486 of a round is 1.00
+    assert line == f"| {choice.title} | 2.0 | > 25 | ∞ | 98.60 % |"  # 0.485 / 0.486 of a round is 1.00
 
 
 def test_every_run_has_a_name_of_its_own_and_first_seeds_come_first() -> None:
