@@ -11,7 +11,8 @@ The arms take turns, each with as many samples; figures are medians of the turns
 turns differ by over 20 % makes its batch size be run again, three times at most; with several
 threads it is only marked. Time is the CPU time of the thread where one thread computes, because other programs disturb
 it less, and wall time where several do. *Of peak* is the arithmetic that training needs (3 x forward, less the first
-layer's gradient to its input) per second, as a share of what a 512x512 matrix product reaches in the same turns.
+layer's gradient to its input) per second, as a share of what a 512x512 product of ``common.products`` reaches in the
+same turns.
 
 The last table holds ``fit`` against itself with one busy process a core, with one thread and with torch's default.
 
@@ -37,6 +38,7 @@ from common import mnist, models
 from common.layers import from_assignments, load
 from common.models import Network
 from common.preprocessing import Preprocessing
+from common.products import product
 from common.settings import Settings
 from common.streams import stream
 from common.torchvision_import import import_torchvision
@@ -120,10 +122,10 @@ def void(_: object) -> None:
 
 def products() -> float:
     """Floating-point operations a second of a 512x512 matrix product, now, in CPU time of this thread."""
-    a, out = torch.ones(512, 512), torch.empty(512, 512)
+    a, out = torch.ones(1, 512, 512), torch.empty(1, 512, 512)
     start = time.thread_time()
     for _ in range(5):
-        torch.mm(a, a, out=out)
+        product(a, a, out)
     return 5 * 2 * 512**3 / (time.thread_time() - start)
 
 
