@@ -1,5 +1,6 @@
 """Worker processes that run a ClientApp for the simulation, each on a pipe of its own."""
 
+import gc
 import importlib
 import os
 import signal
@@ -16,6 +17,7 @@ from common.records import answer, identify
 from common.wire import from_task, to_update
 from server import fork_server
 from server.fork_server import SIGNALS, signals_held_back
+from server.heap import share_one_heap
 
 ClientApp = Callable[[Message, Context], Message]
 Replies = Callable[[Sequence[Message], Sequence[Context]], Iterable[Message]]
@@ -109,6 +111,8 @@ def _hand_out(pipe: Connection, waiting: Iterator[tuple[int, Work]], in_hand: di
 
 def _serve(client_app: str, together: str, pipe: Connection, parents_life: Connection) -> None:
     """Work until the pipe is closed. Signals to the whole group are the parent's business; its end is the workers'."""
+    share_one_heap()
+    gc.freeze()  # what was imported before the fork: looking for garbage there would copy 50 MB of it
     os.setpgid(0, 0)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # what has come already is forgotten
