@@ -45,11 +45,10 @@ class ArrayRecord(flower.ArrayRecord):
     @property
     def sha256(self) -> str:
         """What ``common.models.weights_sha256`` gives for these weights."""
-        digest = hashlib.sha256()
+        pieces: list[bytes | memoryview] = []
         for (name, shape), (start, end) in zip(self.form, _bounds(self.form), strict=True):
-            digest.update(title(name, torch.float32, shape))
-            digest.update(self.vector[start:end].data)
-        return digest.hexdigest()
+            pieces += title(name, torch.float32, shape), self.vector[start:end].data
+        return hashlib.sha256(b"".join(pieces)).hexdigest()
 
     @property
     def num_bytes(self) -> int:

@@ -198,13 +198,13 @@ def _records(reply: Message) -> tuple[ArrayRecord, MetricRecord]:
         raise NotTrained(f"the node could not train: {said}")
     if not reply.has_content():
         raise Rejected("the reply is empty")
-    content = reply.content
-    if len(array_records(content)) != 1 or len(metric_records(content)) != 1 or config_records(content):
+    arrays, metrics = array_records(reply.content), metric_records(reply.content)
+    if len(arrays) != 1 or len(metrics) != 1 or config_records(reply.content):
         raise Rejected(
-            f"the reply holds {len(array_records(content))} array records and {len(metric_records(content))}"
-            " metric records, expected one of each and nothing else"
+            f"the reply holds {len(arrays)} array records and {len(metrics)} metric records, expected one of each and"
+            " nothing else"
         )
-    return next(iter(array_records(content).values())), next(iter(metric_records(content).values()))
+    return next(iter(arrays.values())), next(iter(metrics.values()))
 
 
 def _checked_metrics(record: MetricRecord) -> _Metrics:
