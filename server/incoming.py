@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -15,6 +16,21 @@ from common.models import State, weights_sha256
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What the updates of a round start from, made ready once for all of them."""
+
+    state: State  # the global model
+    base: State  # what the nodes make of it: differs where the broadcast rounds
+    form: flat.Form
+    vector: flat.Vector  # the global model's weights
+
+    @classmethod
+    def of(cls, state: State, base: State | None = None) -> Self:
+        """That of a global model; the nodes have it as it is, or as ``base``."""
+        return cls(state, state if base is None else base, flat.form_of(state), flat.vector_of(state))
+
+
+@dataclass(frozen=True)
 class Learned:
     """What an update comes to."""
 
@@ -23,28 +39,27 @@ class Learned:
     said: str  # digest of what came, however it was deflated: of the weights, or of the change
 
 
-def learned(record: ArrayRecord, codec: Codec | None, reference: State, base: State) -> Learned:
+def learned(record: ArrayRecord, codec: Codec | None, origin: Origin) -> Learned:
     """The weights that ``record`` stands for; whether they are finite is left to whoever measures them.
 
     Args:
         record: hostile until checked.
         codec: that was asked for; None: the weights as they are.
-        reference: the global model of the task's round.
-        base: what the node made of it; differs where the broadcast rounds, and then the node's change is added to
-            ``reference``, so that rounding loses nothing of the model.
+        origin: of the task's round; where its base differs, the node's change is added to the global model, so that
+            rounding loses nothing of it.
 
     Raises:
         WireError: with the reason why they cannot be used.
     """
     if codec is None and codec_of(record) == PLAIN:
-        arrays = _checked_arrays(record, reference)
-        if base is reference:
+        arrays = _checked_arrays(record, origin)
+        if origin.base is origin.state:
             return Learned(arrays, digest := arrays.sha256, digest)
-        change = {name: value - base[name] for name, value in to_state(arrays).items()}
+        change = {name: value - origin.base[name] for name, value in to_state(arrays).items()}
     else:
-        change = from_encoded(record, codec, reference)
-    state = {name: value + change[name] for name, value in reference.items()}
-    arrays = flat.ArrayRecord(flat.form_of(state), flat.vector_of(state))
+        change = from_encoded(record, codec, origin.state)
+    state = {name: value + change[name] for name, value in origin.state.items()}
+    arrays = flat.ArrayRecord(origin.form, flat.vector_of(state))
     return Learned(arrays, arrays.sha256, weights_sha256(change))
 
 
@@ -54,10 +69,10 @@ def listed(names: Mapping[str, object]) -> str:
     return f"{len(names)} ({first}{', …' if len(names) > 6 else ''})"
 
 
-def _checked_arrays(record: ArrayRecord, reference: State) -> flat.ArrayRecord:
-    form = flat.form_of(reference)
-    if isinstance(record, flat.ArrayRecord) and record.form == form:
+def _checked_arrays(record: ArrayRecord, origin: Origin) -> flat.ArrayRecord:
+    if isinstance(record, flat.ArrayRecord) and record.form == origin.form:
         return record.copy()
+    reference = origin.state
     if set(record) != set(reference):
         raise WireError(f"tensors {listed(record)}, expected {listed(reference)}")
     for name, expected in reference.items():
@@ -66,4 +81,6 @@ def _checked_arrays(record: ArrayRecord, reference: State) -> flat.ArrayRecord:
             raise WireError(f"{name} has shape {array.shape!r:.60}, expected {tuple(expected.shape)}")
         if array.dtype != "float32":
             raise WireError(f"{name} has dtype {array.dtype!r:.20}, expected 'float32'")
-    return flat.ArrayRecord(form, np.concatenate([to_ndarray(name, record[name]).reshape(-1) for name in reference]))
+    return flat.ArrayRecord(
+        origin.form, np.concatenate([to_ndarray(name, record[name]).reshape(-1) for name in reference])
+    )

@@ -21,6 +21,7 @@ from server.broadcast import broadcast
 from server.concluding import concluded
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid, Tasks
+from server.incoming import Origin
 from server.memory import Plain, as_dict, as_state
 from server.plan import Plan
 from server.report import LocalModel, Round
@@ -116,9 +117,9 @@ class LocalOnly:
                 continue
             node = nodes[answer.node_id]
             model = self._model_of(node)
-            base = broadcast(model, self._plan.broadcast_codec, ())
+            origin = Origin.of(model, broadcast(model, self._plan.broadcast_codec, ()))
             try:
-                updates.append(self._plan.screen.check(answer.reply, node, model, base=base))
+                updates.append(self._plan.screen.check(answer.reply, node, origin))
             except Rejected as reason:
                 rejected[node.node_id] = reason.reason
         return updates, rejected

@@ -13,6 +13,7 @@ from server.broadcast import broadcast
 from server.concluding import concluded
 from server.gathering import Cohort
 from server.grids import Answer, Node, NodeGrid, Reserve, Tasks
+from server.incoming import Origin
 from server.node_evaluation import evaluate_on_nodes
 from server.plan import Plan
 from server.report import Round
@@ -80,7 +81,7 @@ def _exchanged(
         for task in strategies.tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     }
     budgets = plan.boxes.put_on(by_node.values(), nodes) if plan.boxes else {}
-    base = broadcast(state, plan.broadcast_codec, by_node.values())
+    origin = Origin.of(state, broadcast(state, plan.broadcast_codec, by_node.values()))
     reserve = [by_node[node.node_id] for node in standing_by]
     tasks = Tasks(
         f"{plan.run}/{number}",
@@ -94,7 +95,7 @@ def _exchanged(
     came = arrivals(
         grid.exchange(tasks),
         nodes,
-        lambda reply, node: plan.screen.check(reply, node, state, budgets.get(node.node_id), base),
+        lambda reply, node: plan.screen.check(reply, node, origin, budgets.get(node.node_id)),
     )
     return start, nodes, budgets, came
 

@@ -20,6 +20,7 @@ from common.settings import Settings
 from common.wire import model_digest, pack
 from server.broadcast import broadcast
 from server.grids import Answer, Debt, Node, NodeGrid
+from server.incoming import Origin
 from server.link.roster import node_id
 from server.memory import Plain
 from server.report import NodeReport
@@ -135,8 +136,8 @@ class LateWork:
         assert own.reply is not None, "what came is an update"
         base = self._models[owed.round]
         try:
-            heard = broadcast(base, self._codec, ())
-            update = self._screen.check(own.reply, done.nodes[own.node_id], base, owed.budget, heard)
+            origin = Origin.of(base, broadcast(base, self._codec, ()))
+            update = self._screen.check(own.reply, done.nodes[own.node_id], origin, owed.budget)
             done.checked.append(rebased(update, base, state, number - owed.round))
         except Rejected as rejection:
             done.rejected[own.node_id] = rejection.reason

@@ -17,12 +17,12 @@ from common import flat
 from common.codec import Codec
 from common.contents import array_records, config_records, metric_records
 from common.errors import WireError
-from common.flat import Vector, vector_of
+from common.flat import Vector
 from common.models import State, weights_sha256
 from common.records import OWN_DATA, UNREADABLE_CODE
 from common.shards import num_held_out
 from server.grids import UNKNOWN_SHARD, Node
-from server.incoming import learned, listed
+from server.incoming import Origin, learned, listed
 
 MIN_TO_COMPARE = 3  # of two updates, nobody can say which is the odd one
 MAX_GROWTH = 1000.0  # times the global model's own length: no training goes that far in a round
@@ -96,17 +96,14 @@ class Screen:
     holdout: float = 0.0  # the share of its examples that a node never trains on
     codec: Codec | None = None  # that updates were asked for under; None: the weights as they are
 
-    def check(
-        self, reply: Message, node: Node, reference: State, budget: int | None = None, base: State | None = None
-    ) -> Screened:
+    def check(self, reply: Message, node: Node, origin: Origin, budget: int | None = None) -> Screened:
         """Check one reply against the task it answers.
 
         Args:
             reply: hostile until checked.
             node: who sent it.
-            reference: the global model of the task's round.
+            origin: of the task's round.
             budget: the most examples that its steps can hold; None = whole epochs.
-            base: what the node made of that model, where the broadcast rounds; see ``server.incoming``.
 
         Raises:
             Rejected: with the reason.
@@ -116,13 +113,13 @@ class Screen:
         shard = self._checked_shard(metrics.shard, node)
         num_examples = self._checked_examples(metrics.num_examples, shard, node, budget)
         try:
-            found = learned(record, self.codec, reference, reference if base is None else base)
+            found = learned(record, self.codec, origin)
         except WireError as error:
             raise Rejected(str(error)) from None
-        norm = _length(found.arrays.vector, vector_of(reference))
+        norm = _length(found.arrays.vector, origin.vector)
         if not math.isfinite(norm):  # no sum of float32 squares is too large for float64
             raise Rejected(f"{_endless(found.arrays)} holds values that are not finite")
-        if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _length(vector_of(reference)))):
+        if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _length(origin.vector))):
             raise Rejected(f"{norm:.3g} away from the global model, at most {limit:.3g} is accepted")
         kept = MetricRecord({"num-examples": num_examples, "train-loss": metrics.train_loss})
         return Screened(

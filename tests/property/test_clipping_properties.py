@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from common.arrays import to_state
 from common.models import State
 from server.grids import Node
+from server.incoming import Origin
 from server.updates.clipping import Clipping
 from server.updates.screening import Screen, Screened
 from tests.scripted_grid import task_message, update_of
@@ -28,7 +29,7 @@ def screened(values: Sequence[float], shard: int) -> Screened:
     node = Node(shard + 1, f"node-{shard}", shard)
     state = {"weight": torch.tensor(values)}
     message = task_message(node, reference())
-    return SCREEN.check(Message(update_of(state, shard), reply_to=message), node, reference())
+    return SCREEN.check(Message(update_of(state, shard), reply_to=message), node, Origin.of(reference()))
 
 
 def reference() -> State:

@@ -25,6 +25,7 @@ from common.wire import PROTOCOL_VERSION, from_task, from_update, pack, to_task
 from server.admission.authority import BadRequest, parse_request
 from server.admission.refused import Refused
 from server.grids import Node
+from server.incoming import Origin
 from server.link.roster import Roster
 from server.updates.screening import Rejected, Screen
 from tests.link_twins import hello
@@ -111,7 +112,7 @@ def screen(reply: Message) -> None:
     """An update may come under any codec, so all are expected, one after another."""
     for codec in (None, *CODECS.values()):
         with contextlib.suppress(Rejected):
-            Screen([5], 100, 0.0, codec=codec).check(reply, NODE, toy_state(1.0))
+            Screen([5], 100, 0.0, codec=codec).check(reply, NODE, Origin.of(toy_state(1.0)))
 
 
 def read_as_node(raw: bytes) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from common import fleet_pb2 as pb
 from common.errors import WireError
 from common.wire import DTYPES, from_task, from_update, from_values, pack, to_task, to_update, to_values, unpack
+from server.incoming import Origin
 from server.updates.screening import Rejected, Screen
 from tests.scripted_grid import NODES, task_message, toy_state, update_of
 
@@ -54,7 +55,7 @@ def outcome_of_update(raw: bytes) -> str:
         return "no message"
     reply = from_update(update, MESSAGE)
     try:
-        SCREEN.check(reply, NODES[3], toy_state())
+        SCREEN.check(reply, NODES[3], Origin.of(toy_state()))
     except Rejected:
         return "error reply" if reply.has_error() else "rejected"
     return "accepted"

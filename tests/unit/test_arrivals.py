@@ -10,6 +10,7 @@ from flwr.app import Message
 from common.flat import ArrayRecord
 from server.arrivals import arrivals, let_go
 from server.grids import Answer, Node
+from server.incoming import Origin
 from server.updates.screening import Screen, Screened
 from tests.scripted_grid import NODES, task_message, toy_state, update_of
 
@@ -27,7 +28,7 @@ def test_each_is_screened_before_the_next_one_comes() -> None:
 
     def check(reply: Message, node: Node) -> Screened:
         tape.append(f"{node.name} screened")
-        return SCREEN.check(reply, node, toy_state(0.0))
+        return SCREEN.check(reply, node, Origin.of(toy_state(0.0)))
 
     def coming() -> Iterator[Answer]:
         for node in (NODES[2], NODES[0]):
@@ -47,7 +48,9 @@ def test_whatever_comes_first_all_is_in_node_order(order: tuple[int, ...]) -> No
         3: answer(NODES[3], 0.25),
     }
     found = arrivals(
-        (answers[number] for number in order), BY_ID, lambda reply, node: SCREEN.check(reply, node, toy_state(0.0))
+        (answers[number] for number in order),
+        BY_ID,
+        lambda reply, node: SCREEN.check(reply, node, Origin.of(toy_state(0.0))),
     )
     assert [each.node_id for each in found.answers] == [1, 2, 3, 4]
     assert [update.norm for update in found.checked] == [2.0, 1.0]  # 16 weights, each 0.5 or 0.25 away
@@ -63,7 +66,7 @@ def test_what_was_used_is_free_before_the_collector_looks() -> None:
     del record
     gc.disable()
     try:
-        found = arrivals([came], BY_ID, lambda reply, node: SCREEN.check(reply, node, toy_state(0.0)))
+        found = arrivals([came], BY_ID, lambda reply, node: SCREEN.check(reply, node, Origin.of(toy_state(0.0))))
         assert weights() is not None  # the average needs it
         let_go(found.checked[0].content)
         assert weights() is None

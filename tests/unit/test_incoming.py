@@ -15,6 +15,7 @@ from common.records import Update, update_record
 from common.wire import from_update, to_update
 from server import strategies
 from server.broadcast import broadcast
+from server.incoming import Origin
 from server.plan import Plan
 from server.report import NodeReport, Round
 from server.rounds import rounds
@@ -32,7 +33,7 @@ def sent(arrays: ArrayRecord) -> Message:
 
 
 def screened(arrays: ArrayRecord, codec: Codec | None, reference: State, base: State | None = None) -> Screened:
-    return Screen([1000] * 4, 500, 5.0, codec=codec).check(sent(arrays), NODE, reference, base=base)
+    return Screen([1000] * 4, 500, 5.0, codec=codec).check(sent(arrays), NODE, Origin.of(reference, base))
 
 
 def reason(arrays: ArrayRecord, codec: Codec | None) -> str:

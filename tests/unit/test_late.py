@@ -10,6 +10,7 @@ from common.errors import RunDirectoryError
 from common.settings import StrategySettings
 from server import strategies
 from server.grids import Node
+from server.incoming import Origin
 from server.link.roster import node_id
 from server.memory import Plain
 from server.updates.late import rebased
@@ -28,7 +29,7 @@ OWED = Owed("run/3/b", 3, Node(node_id("b"), "b", 1), "its link broke", 2.5, bud
 
 def screened(node: Node, value: float, base: float) -> tuple[Screened, Message]:
     reply = Message(update_of(toy_state(value), node.shard), reply_to=task_message(node))
-    return SCREEN.check(reply, node, toy_state(base)), reply
+    return SCREEN.check(reply, node, Origin.of(toy_state(base))), reply
 
 
 def test_a_late_update_keeps_its_difference_and_its_report() -> None:

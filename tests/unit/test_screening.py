@@ -14,6 +14,7 @@ from common.layers import load
 from common.models import State
 from server import strategies
 from server.grids import UNKNOWN_SHARD, Node
+from server.incoming import Origin
 from server.plan import Plan
 from server.report import Round
 from server.rounds import rounds
@@ -62,7 +63,7 @@ def check(content: object, node: Node = OFFENDER, screen: Screen = SCREEN) -> st
     """The reason why ``screen`` rejects a reply; '' if it does not."""
     message = task_message(node)
     try:
-        screen.check(Message(content, reply_to=message), node, toy_state())  # type: ignore[call-overload]
+        screen.check(Message(content, reply_to=message), node, Origin.of(toy_state()))  # type: ignore[call-overload]
     except Rejected as reason:
         return str(reason)
     return ""
@@ -101,7 +102,7 @@ def test_a_bad_reply_as_the_only_one_keeps_the_model(row: BadReply) -> None:
 
 def test_an_honest_update_passes_with_all_its_figures() -> None:
     reply = Message(update_of(toy_state(2.0), 3, 700, 0.125), reply_to=task_message(OFFENDER))
-    screened = SCREEN.check(reply, OFFENDER, toy_state())
+    screened = SCREEN.check(reply, OFFENDER, Origin.of(toy_state()))
     assert (screened.num_examples, screened.train_loss, screened.shard) == (700, 0.125, 3)
     assert (screened.fit_seconds, screened.threads, screened.norm) == (0.25, 1, 8.0)  # sqrt(16) * 2
     assert len(screened.sha256) == 64

@@ -13,6 +13,7 @@ from common.layers import load
 from common.models import State
 from server import strategies
 from server.grids import Node
+from server.incoming import Origin
 from server.plan import Plan
 from server.rounds import rounds
 from server.updates.screening import Screen, Screened
@@ -23,7 +24,7 @@ SETTINGS = load().strategy
 
 def screened(node: Node, state: State, num_examples: int) -> tuple[Screened, Message]:
     reply = Message(update_of(state, node.shard, num_examples), reply_to=task_message(node))
-    return Screen([1000] * 4, 1000, 0.0).check(reply, node, toy_state()), reply
+    return Screen([1000] * 4, 1000, 0.0).check(reply, node, Origin.of(toy_state())), reply
 
 
 def averaged(*updates: tuple[Screened, Message]) -> State:

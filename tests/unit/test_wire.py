@@ -24,6 +24,7 @@ from common.wire import (
     to_values,
     unpack,
 )
+from server.incoming import Origin
 from server.updates.screening import Rejected, Screen
 from tests.bad_replies import HONEST_VALUES, OFFENDER, TABLE, TOO_MUCH
 from tests.scripted_grid import task_message, toy_state, update_of
@@ -42,7 +43,7 @@ def reason_for(update: pb.Update) -> str:
     message = task_message(OFFENDER)
     reply = from_update(pb.Update.FromString(update.SerializeToString()), message)
     try:
-        SCREEN.check(reply, OFFENDER, toy_state())
+        SCREEN.check(reply, OFFENDER, Origin.of(toy_state()))
     except Rejected as reason:
         return str(reason)
     return ""
