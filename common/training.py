@@ -15,7 +15,7 @@ from common.optimizers import Optimizer
 from common.settings import TrainingSettings
 
 NUM_LABELS = 10
-WINDOW = 1024  # examples prepared at once: 4 MB as floats
+WINDOW = 256  # examples prepared at once: 1 MB as floats, and with all that lies between 2 to 3
 Prepare = Callable[[Tensor], Tensor]  # uint8 [N, 28, 28] -> float32 [N, 1, S, S]: ``Preprocessing.prepare``
 
 
