@@ -2,7 +2,8 @@
 
 ``--way serial`` trains one client after another, ``--way processes`` in a pool of processes with shared memory, ``--way
 threads`` in a pool of threads. Its data lie prepared in memory and are shuffled and sliced there: no ``DataLoader``.
-A client that does not train loads the weights into its network and takes them out again.
+A client that does not train loads the weights into its network and takes them out again. With ``--screened`` the
+updates of one process pass Fedge's checks before the server takes them.
 """
 
 import tempfile
@@ -21,6 +22,7 @@ from blazefl.contrib import (
 )
 from blazefl.core import IPCMode
 
+from benchmarks.peer_screen import PeerScreen
 from benchmarks.simulated_task import Work, batches
 from common import models
 
@@ -93,6 +95,14 @@ def trainer(work: Work, folder: Path) -> Any:
     return FedAvgProcessPoolClientTrainer(Networks(), "lenet5", *places, Parts(work), *sizes, *ipc)
 
 
+def check(screen: PeerScreen, server: Server, packages: list[Any]) -> None:
+    """Let the updates of a round pass Fedge's checks."""
+    screen.begin(server.model.state_dict())
+    for package in packages:
+        screen.take(package.cid, package.model_parameters.numpy(), package.data_size or 1)
+    screen.end()
+
+
 def main() -> None:
     """Conduct the rounds as BlazeFL's own pipeline does."""
     work = Work(__doc__)
@@ -103,10 +113,13 @@ def main() -> None:
         settings.training.batch_size, settings.run.seed,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        clients = trainer(work, Path(folder))
+        clients, screen = trainer(work, Path(folder)), PeerScreen(work.screen) if work.is_screened else None
         while not server.if_stop():
             clients.local_process(server.downlink_package(), server.sample_clients())
-            for package in clients.uplink_package():
+            packages = clients.uplink_package()
+            if screen:
+                check(screen, server, packages)
+            for package in packages:
                 server.load(package)
             work.tell_round()
         work.tell_end(server.model.state_dict())

@@ -3,7 +3,8 @@
 With ``--workers 2`` it runs as pfl does it: two such processes that divide each cohort and add their sums up over gloo;
 the other one is started here. A client's data lie prepared in memory and are sliced there. A client that does not train
 takes no step. pfl draws its cohorts itself, and in the first round it asks for figures of the model: they cost nothing
-here. Its clients send differences of weights, which it sums up as they come.
+here. Its clients send differences of weights, which it sums up as they come. With ``--screened`` each is added to the
+round's model and passes Fedge's checks first, as one of pfl's postprocessors.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 # mypy: disable-error-code="import-not-found, misc"
+from benchmarks.peer_screen import PeerScreen, one_vector
 from benchmarks.simulated_task import Work, prepared
 from benchmarks.stock_flower import free_port
 from common import models
@@ -68,15 +70,41 @@ def run(work: Work) -> None:
     from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
     from pfl.metrics import Metrics
     from pfl.model.pytorch import PyTorchModel
+    from pfl.postprocessor.base import Postprocessor
+
+    class Checks(Postprocessor):
+        """Fedge's, of every update, and of all of them once they are in."""
+
+        def postprocess_one_user(self, *, stats: Any, user_context: Any) -> tuple[Any, Any]:
+            """Check one; it goes on as it is."""
+            weights = screen.start + one_vector(dict(stats.items()))
+            screen.take(int(user_context.user_id), weights, user_context.num_datapoints)
+            return stats, Metrics()
+
+        def postprocess_server(self, *, stats: Any, **_: object) -> tuple[Any, Any]:
+            """Hold them against each other."""
+            screen.end()
+            return stats, Metrics()
 
     class Rounds(TrainingProcessCallback):
-        """Tells when each round ends."""
+        """Tells when each round begins and ends."""
+
+        def on_train_begin(self, **_: object) -> Any:
+            """Before the first."""
+            begin()
+            return Metrics()
 
         def after_central_iteration(self, *_: object, **__: object) -> tuple[bool, Any]:
             """Go on."""
             work.tell_round()
+            begin()
             return False, Metrics()
 
+    def begin() -> None:
+        if work.is_screened:
+            screen.begin(network.state_dict())
+
+    screen = PeerScreen(work.screen)
     torch.manual_seed(work.settings.run.seed)
     network, training = Network(), work.settings.training
     network.load_state_dict(models.initial_state("lenet5", work.settings.run.seed))
@@ -91,7 +119,7 @@ def run(work: Work) -> None:
     )
     FederatedAveraging().run(
         NNAlgorithmParams(work.num_rounds, work.num_rounds + 1, work.num_asked, None),
-        SimulatedBackend(data, data),
+        SimulatedBackend(data, data, [Checks()] if work.is_screened else []),
         model,
         parameters,
         NNEvalHyperParams(None),

@@ -19,6 +19,7 @@ from common.preprocessing import Preprocessing
 from common.settings import Settings
 from server.gathering import sample
 from server.grids import Node
+from server.updates.screening import Screen
 
 
 class Work:
@@ -34,6 +35,7 @@ class Work:
         parser.add_argument("--still", action="store_true", help="leave the training out, and only that")
         parser.add_argument("--memory", action="store_true", help="say after each round what the processes hold")
         parser.add_argument("--way", default="", help="which of an arm's ways to do it")
+        parser.add_argument("--screened", action="store_true", help="let a peer's updates pass Fedge's checks")
         asked = parser.parse_args()
         self.num_workers: int = asked.workers
         self.num_clients: int = asked.clients
@@ -41,6 +43,7 @@ class Work:
         self.num_rounds: int = asked.rounds
         self.is_still: bool = asked.still
         self.way: str = asked.way
+        self.is_screened: bool = asked.screened
         self._says_memory: bool = asked.memory
 
     @cached_property
@@ -66,6 +69,11 @@ class Work:
     def parts(self) -> list[shards.Indices]:
         """Which images each client has."""
         return shards.partition(mnist.load_labels("train"), self.settings.data, self.settings.run.seed)
+
+    @cached_property
+    def screen(self) -> Screen:
+        """That of a run of Fedge's."""
+        return Screen([len(part) for part in self.parts], 1, self.settings.strategy.max_norm_ratio)
 
     def cohort(self, number: int) -> list[int]:
         """The clients of round ``number``, as Fedge draws them."""

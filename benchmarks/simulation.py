@@ -7,8 +7,9 @@ Two works (``benchmarks.simulated_task``): *still*, where clients do all but tra
 - ray: the same app, rounds and screen on Flower's simulation engine, which starts a worker a core. It is waited for as
   Flower's strategies do it, and (``ray, our wait``) as ``--engine ray`` does;
 - blazefl, pfl: the trainers and servers that they ship, on data that lie prepared in memory. Neither checks what comes
-  back, and in one process neither encodes it. They are looked for in a folder of their own (--peers) too: what they say
-  that they need is not what this Python has, though they work with it;
+  back, and in one process neither encodes it. In the work *still* their updates are also packed into records and pass
+  Fedge's checks (``blazefl, screened`` and ``pfl, screened``). They are looked for in a folder of their own (--peers)
+  too: what they say that they need is not what this Python has, though they work with it;
 - bare: processes with ``fit``, a buffer of bytes on a pipe, and a mean: the limit.
 
 All compute with one thread a process; then once, for fewer rounds, with torch's default, which Fedge's app does not
@@ -60,9 +61,12 @@ ARMS: dict[str, tuple[str, tuple[object, ...]]] = {
     "blazefl, 2 processes": ("benchmarks.peer_blazefl", ("--way", "processes", "--workers", 2)),
     "pfl": ("benchmarks.peer_pfl", ()),
     "pfl, 2 processes": ("benchmarks.peer_pfl", ("--workers", 2)),
+    "blazefl, screened": ("benchmarks.peer_blazefl", ("--way", "serial", "--screened")),
+    "pfl, screened": ("benchmarks.peer_pfl", ("--screened",)),
     "bare": ("benchmarks.bare_loop", ()),
     "bare, 2 processes": ("benchmarks.bare_loop", ("--workers", 2)),
 }
+SCREENED = "screened"  # last word of arms of peers that Fedge's checks were added to; training is not made of checks
 SAME_WEIGHTS = ("fedge", "ray", "bare")  # first words of arms that train with Fedge's own code
 
 
@@ -141,14 +145,19 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """What the goals are about, of one work; those whose arms were not measured are left out."""
     by_arm = {row["arm"]: row for row in rows}
     peers = [row for row in rows if row["arm"].partition(",")[0] in PEERS]
+    screened = [row for row in peers if row["arm"].endswith(SCREENED)]
+    as_they_are = [row for row in peers if row not in screened]
     ours = [row for row in rows if row["arm"].partition(",")[0] == "fedge"]
-    peer, fedge = (min(some, key=lambda row: float(row["median"]), default={"arm": ""}) for some in (peers, ours))
+    peer, checked, fedge = (
+        min(some, key=lambda row: float(row["median"]), default={"arm": ""}) for some in (as_they_are, screened, ours)
+    )
     pairs = [
         ("ray", fedge["arm"], "median"),
         ("ray", fedge["arm"], "min"),
         ("ray", fedge["arm"], "all"),
         ("ray, our wait", fedge["arm"], "median"),
         (peer["arm"], fedge["arm"], "median"),
+        (checked["arm"], fedge["arm"], "median"),
         ("fedge", "fedge, 2 workers", "median"),
         ("fedge", "fedge, 2 workers", "min"),
         ("bare", "bare, 2 processes", "median"),
@@ -200,16 +209,17 @@ def main() -> None:
         arms = [arm for arm in asked.arms if not bench.missing(arm)]
         if left_out := [arm for arm in asked.arms if arm not in arms]:
             print(f"not installed, so not measured: {'; '.join(left_out)} (see --help)", flush=True)
+        plain = [arm for arm in arms if not arm.endswith(SCREENED)]
         default = psutil.cpu_count(logical=False) or 1
         wanted = asked.only or WORKS
         if "still" in wanted:
             found["still"] = bench.compare("still", arms, "--still", "--rounds", NUM_STILL)
             show(console, f"Still: {NUM_STILL} rounds without training, one thread a process", found["still"])
         if "training" in wanted:
-            found["training"] = bench.compare("training", arms, "--rounds", NUM_TRAINING)
+            found["training"] = bench.compare("training", plain, "--rounds", NUM_TRAINING)
             show(console, f"Training: {NUM_TRAINING} rounds, one thread a process", found["training"])
         if "default-threads" in wanted:
-            found["default-threads"] = bench.once(arms, default, "--rounds", NUM_BY_DEFAULT)
+            found["default-threads"] = bench.once(plain, default, "--rounds", NUM_BY_DEFAULT)
             show(console, f"Training: {NUM_BY_DEFAULT} rounds, {default} threads a process", found["default-threads"])
         if "memory" in wanted:
             sizes = ((1, 10, 200), (1, 100, 60), (2, 100, 60))

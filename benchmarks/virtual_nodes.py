@@ -21,7 +21,6 @@ from server.grids import Answer, NodeGrid, Tasks, num_bytes
 from server.plan import Plan
 from server.rounds import rounds
 from server.simulation import Simulation
-from server.updates.screening import Screen
 
 PATIENCE_SECONDS = 600.0
 
@@ -45,7 +44,7 @@ def conduct(work: Work) -> None:
     plan = Plan(
         run="benchmark",
         strategy=strategies.build(settings.strategy),
-        screen=Screen([len(part) for part in work.parts], 1, settings.strategy.max_norm_ratio),
+        screen=work.screen,
         config=task_config(settings, "benchmark", tuple(shards.digest(part) for part in work.parts)),
         deadline_seconds=PATIENCE_SECONDS,
     )

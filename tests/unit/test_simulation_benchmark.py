@@ -9,9 +9,11 @@ import torch
 from rich.console import Console
 
 from benchmarks.bare_loop import averaged, flat, load
+from benchmarks.peer_screen import PeerScreen
 from benchmarks.simulation import Bench, Turn, check_weights, ratios, table, whole
 from benchmarks.still_app import move
 from common import models
+from server.updates.screening import Rejected, Screen
 
 
 def turn(*ended: float, sha256: str = "a") -> Turn:
@@ -36,13 +38,14 @@ def test_what_is_not_the_same_model_is_no_comparison() -> None:
 
 
 def test_ratios_are_those_of_the_arms_that_were_measured() -> None:
-    seconds = {"fedge": 1.0, "fedge, 2 workers": 0.5, "ray": 4.0, "blazefl": 1.5, "pfl": 3.0}
+    seconds = {"fedge": 1.0, "fedge, 2 workers": 0.5, "ray": 4.0, "blazefl": 1.5, "pfl": 3.0, "pfl, screened": 5.0}
     rows = [row(arm, each) for arm, each in seconds.items()]
     assert ratios(rows) == {
         "ray : fedge, 2 workers (median)": 8.0,  # the quicker of Fedge's two
         "ray : fedge, 2 workers (min)": 8.0,
         "ray : fedge, 2 workers (all)": 2.0,  # 7 : 3.5
-        "blazefl : fedge, 2 workers (median)": 3.0,  # the quickest peer
+        "blazefl : fedge, 2 workers (median)": 3.0,  # the quickest peer as it is
+        "pfl, screened : fedge, 2 workers (median)": 10.0,  # and the quickest of those that check what comes
         "fedge : fedge, 2 workers (median)": 2.0,
         "fedge : fedge, 2 workers (min)": 2.0,
     }
@@ -64,6 +67,33 @@ def test_a_peer_that_is_not_there_is_missed(tmp_path: Path) -> None:
     (tmp_path / "pfl").mkdir()
     (tmp_path / "pfl" / "__init__.py").touch()
     assert not Bench(tmp_path, str(tmp_path)).missing("pfl, 2 processes")
+
+
+def test_a_peers_updates_pass_the_same_checks() -> None:
+    screen, state = PeerScreen(Screen([1, 1, 1], 1, 0.0)), models.initial_state("lenet5", 1)
+    one, other = flat(state) + np.float32(1), flat(state) + np.float32(2)
+    screen.begin(state)
+    screen.take(0, one, 1)
+    with pytest.raises(Rejected, match="2 examples, expected 1 to 1"):
+        screen.take(1, other, 2)
+    with pytest.raises(Rejected, match="not finite"):
+        screen.take(1, other * np.float32(np.nan), 1)
+    screen.take(1, one, 1)
+    with pytest.raises(AssertionError, match="the same update as that of node peer-0"):
+        screen.end()
+
+
+def test_a_peers_update_of_a_former_round_is_known() -> None:
+    screen, state = PeerScreen(Screen([1, 1, 1], 1, 0.0)), models.initial_state("lenet5", 1)
+    one = flat(state) + np.float32(1)
+    screen.begin(state)
+    screen.take(0, one, 1)
+    screen.end()
+    state["fc3.bias"] += 1  # a peer trains in place: what the round began with is another matter
+    screen.begin(state)
+    screen.take(0, one, 1)
+    with pytest.raises(AssertionError, match="stale"):
+        screen.end()
 
 
 def test_the_bare_loop_takes_the_mean_by_examples_in_the_order_of_clients() -> None:
