@@ -12,6 +12,7 @@ from common.models import State, own_copy
 from common.records import identify
 from server.grids import Node
 from server.incoming import Origin
+from server.updates.fingerprint import fingerprint
 from server.updates.repeats import Repeats
 from server.updates.screening import Screen, Screened
 
@@ -57,8 +58,8 @@ class PeerScreen:
         Raises:
             AssertionError: one is not what an honest client sends.
         """
-        state = self._origin.state
-        rejected = self._repeats.stale(self._number, self._updates, state) | self._screen.compare(self._updates, state)
+        model = fingerprint(self._origin.vector)
+        rejected = self._repeats.stale(self._number, self._updates, model) | self._screen.compare(self._updates, model)
         assert not rejected, rejected
         self._updates = []
 

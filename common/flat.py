@@ -34,7 +34,8 @@ class ArrayRecord(flower.ArrayRecord):
     vector: Vector
 
     def __init__(self, form: Form, vector: Vector) -> None:
-        """Without a copy: ``vector`` must not change any more."""
+        """Without a copy: ``vector`` cannot be written to any more."""
+        vector.flags.writeable = False
         self.__dict__.update(form=form, vector=vector)
 
     def parts(self) -> Iterator[tuple[str, Vector]]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from common import models, optimizers
+from common import flat, models, optimizers
 from common.errors import RunDirectoryError, RunFailed
 from common.mnist import Images
-from common.models import State, copy_state, weights_sha256
+from common.models import State, copy_state
 from common.preprocessing import Preprocessing
 from common.settings import Settings
 from common.streams import stream
@@ -103,7 +103,7 @@ class Centralized:
             node=CENTRAL,
             shard=SHARD,
             examples=result.num_examples,
-            sha256=weights_sha256(state),
+            weights=flat.ArrayRecord(flat.form_of(state), flat.vector_of(state)),
             verdict="accepted",
             reason="",
             train_loss=result.train_loss,

@@ -8,11 +8,12 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from common import flat
-from common.arrays import codec_of, from_encoded, to_ndarray, to_state
+from common.arrays import codec_of, from_encoded, to_ndarray
 from common.codec import Codec
 from common.codecs import PLAIN
 from common.errors import WireError
-from common.models import State, weights_sha256
+from common.models import State
+from server.updates.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,15 @@ class Origin:
     """What the updates of a round start from, made ready once for all of them."""
 
     state: State  # the global model
-    base: State  # what the nodes make of it: differs where the broadcast rounds
     form: flat.Form
-    vector: flat.Vector  # the global model's weights
+    vector: flat.Vector  # its weights
+    base: flat.Vector | None  # what the nodes make of them; None: the same
 
     @classmethod
     def of(cls, state: State, base: State | None = None) -> Self:
-        """That of a global model; the nodes have it as it is, or as ``base``."""
-        return cls(state, state if base is None else base, flat.form_of(state), flat.vector_of(state))
+        """That of a global model; the nodes have it as it is, or as ``base`` where the broadcast rounds."""
+        heard = None if base is None or base is state else flat.vector_of(base)
+        return cls(state, flat.form_of(state), flat.vector_of(state), heard)
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Learned:
     """What an update comes to."""
 
     arrays: flat.ArrayRecord  # the weights
-    sha256: str  # of the weights
-    said: str  # digest of what came, however it was deflated: of the weights, or of the change
+    fingerprint: int  # of the weights
+    said: int  # fingerprint of what came, however it was deflated: of the weights, or of the change
 
 
 def learned(record: ArrayRecord, codec: Codec | None, origin: Origin) -> Learned:
@@ -53,14 +55,15 @@ def learned(record: ArrayRecord, codec: Codec | None, origin: Origin) -> Learned
     """
     if codec is None and codec_of(record) == PLAIN:
         arrays = _checked_arrays(record, origin)
-        if origin.base is origin.state:
-            return Learned(arrays, digest := arrays.sha256, digest)
-        change = {name: value - origin.base[name] for name, value in to_state(arrays).items()}
+        if origin.base is None:
+            return Learned(arrays, said := fingerprint(arrays.vector), said)
+        heard, base = arrays.vector, origin.base
     else:
-        change = from_encoded(record, codec, origin.state)
-    state = {name: value + change[name] for name, value in origin.state.items()}
-    arrays = flat.ArrayRecord(origin.form, flat.vector_of(state))
-    return Learned(arrays, arrays.sha256, weights_sha256(change))
+        heard, base = flat.vector_of(from_encoded(record, codec, origin.state)), None
+    with np.errstate(over="ignore", invalid="ignore"):  # see above
+        change = heard if base is None else heard - base
+        weights = origin.vector + change
+    return Learned(flat.ArrayRecord(origin.form, weights), fingerprint(weights), fingerprint(change))
 
 
 def listed(names: Mapping[str, object]) -> str:

@@ -58,7 +58,9 @@ class LocalOnly:
         if numbers and numbers[0] > 1:
             self._models = _checked(memory, self._start)
         for number in numbers:
-            yield self._round(number, self._admitted(cohort(number).nodes))
+            done = self._round(number, self._admitted(cohort(number).nodes))
+            yield done
+            done.let_go()
 
     def memory(self) -> dict[str, Plain]:
         """What the next round needs: every node's model."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from common.flat import ArrayRecord
 from common.models import State
 from common.training import NUM_LABELS, Evaluation
 from server.phases import Phases
@@ -22,7 +23,7 @@ class NodeReport:
     node: str
     shard: int  # -1: the node's own data; -2: not known
     examples: int  # examples the update was trained on; 0 without one
-    sha256: str  # hex digest of the update; "" without one
+    weights: ArrayRecord | None  # of the update, as they came in; None without one. See ``Round.let_go``
     verdict: Verdict
     reason: str  # one line; "" if accepted as it was
     train_loss: float  # mean cross-entropy per example; nan without an update
@@ -45,7 +46,7 @@ class NodeReport:
             node=node,
             shard=shard,
             examples=0,
-            sha256="",
+            weights=None,
             verdict="expired",
             reason=reason,
             train_loss=math.nan,
@@ -55,6 +56,14 @@ class NodeReport:
             bytes_up=0,
             threads=0,
         )
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the update's weights, worked out at each call; "" without one."""
+        if self.weights is None:
+            return ""
+        assert self.weights, f"the round of {self.task} has let go of it"
+        return self.weights.sha256
 
     def ledger_record(self) -> dict[str, Any]:
         """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""
@@ -120,6 +129,12 @@ class Round:
     def model(self) -> State:
         """What is tested and may become the best; nodes train on from ``state``."""
         return self.average or self.state
+
+    def let_go(self) -> None:
+        """Free the updates; the round is written by now, for no line of the ledger can be made any more."""
+        for report in self.reports:
+            if report.weights is not None:
+                report.weights.clear()
 
     @property
     def node_accuracy_mean(self) -> float:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from common import flat
 from common.arrays import to_record
 from common.models import State
 from server import strategies
@@ -17,6 +18,7 @@ from server.incoming import Origin
 from server.node_evaluation import evaluate_on_nodes
 from server.plan import Plan
 from server.report import Round
+from server.updates.fingerprint import fingerprint
 from server.updates.late import Accounted
 from server.updates.repeats import Repeats
 from server.updates.screening import Fault, Screened
@@ -25,7 +27,7 @@ from server.updates.screening import Fault, Screened
 def rounds(
     grid: NodeGrid, plan: Plan, state: State, numbers: Sequence[int], cohort: Callable[[int], Cohort]
 ) -> Iterator[Round]:
-    """Train ``state`` for the rounds ``numbers``, yielding each when it is done.
+    """Train ``state`` for the rounds ``numbers``, yielding each when it is done, and letting go of it before the next.
 
     Args:
         grid: what carries tasks to nodes.
@@ -39,6 +41,7 @@ def rounds(
         done = _round(grid, plan, repeats, state, number, cohort(number))
         state = done.state
         yield done
+        done.let_go()
 
 
 def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: int, cohort: Cohort) -> Round:
@@ -104,8 +107,9 @@ def _compared(
     plan: Plan, repeats: Repeats, number: int, state: State, judged: Accounted
 ) -> tuple[list[Screened], dict[int, str]]:
     """The sound updates, first those to average, in order and clipped; and why the others are not to be averaged."""
-    rejected = judged.rejected | repeats.stale(number, judged.checked, state)
-    rejected |= plan.screen.compare([u for u in judged.checked if u.node.node_id not in rejected], state)
+    model = fingerprint(flat.vector_of(state))
+    rejected = judged.rejected | repeats.stale(number, judged.checked, model)
+    rejected |= plan.screen.compare([u for u in judged.checked if u.node.node_id not in rejected], model)
     checked = sorted(judged.checked, key=lambda update: replace(update.node, shard=update.shard).order)
     usable = plan.clipping.clipped([u for u in checked if u.node.node_id not in rejected], state)
     return [*usable, *(update for update in checked if update.node.node_id in rejected)], rejected

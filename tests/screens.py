@@ -21,7 +21,7 @@ NAN = math.nan
 
 
 def report(node: str, verdict: Verdict = "accepted", reason: str = "") -> NodeReport:
-    return NodeReport("t", 1, node, 0, 6000, "", verdict, reason, 0.07, 5.0, 6.0, 250_000, 250_000, 1)
+    return NodeReport("t", 1, node, 0, 6000, None, verdict, reason, 0.07, 5.0, 6.0, 250_000, 250_000, 1)
 
 
 def done(*reports: NodeReport, train_loss: float = 0.0712, seconds: float = 6.1) -> Round:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from common import flat
 from common.layers import load
 from common.settings import Settings
 from server.phases import Phases
@@ -26,6 +27,11 @@ def tiny_state(value: float) -> dict[str, torch.Tensor]:
     return {"weight": torch.full((1, 2), float(value)), "bias": torch.full((1,), float(value))}
 
 
+def tiny_weights(value: float) -> flat.ArrayRecord:
+    state = tiny_state(value)
+    return flat.ArrayRecord(flat.form_of(state), flat.vector_of(state))
+
+
 def tiny_round(number: int) -> Round:
     nan = float("nan")
     return Round(
@@ -33,25 +39,17 @@ def tiny_round(number: int) -> Round:
         state=tiny_state(number),
         reports=(
             NodeReport(
-                f"t/{number}/pi-1", number, "pi-1", 3, 6000, "ab" * 32, "accepted", "", 0.75, 2.0, 2.25, 100, 101, 1
+                *(f"t/{number}/pi-1", number, "pi-1", 3, 6000, tiny_weights(number + 0.5), "accepted", ""),
+                *(0.75, 2.0, 2.25, 100, 101, 1),
             ),
             NodeReport(
-                f"t/{number}/pi-2",
-                number,
-                "pi-2",
-                4,
-                0,
-                "cd" * 32,
-                "rejected",
-                "fc3.bias holds NaN",
-                nan,
-                0.0,
-                2.5,
-                100,
-                101,
-                1,
+                *(f"t/{number}/pi-2", number, "pi-2", 4, 0, None, "rejected", "fc3.bias holds NaN"),
+                *(nan, 0.0, 2.5, 100, 101, 1),
             ),
-            NodeReport(f"t/{number}/pi-3", number, "pi-3", -1, 0, "", "expired", "link lost", nan, 0.0, 2.5, 100, 0, 0),
+            NodeReport(
+                *(f"t/{number}/pi-3", number, "pi-3", -1, 0, None, "expired", "link lost"),
+                *(nan, 0.0, 2.5, 100, 0, 0),
+            ),
         ),
         averaged=True,
         train_loss=0.75,

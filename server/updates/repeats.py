@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from common.models import State, weights_sha256
 from server.updates.screening import Fault, Screened
 
 ROUNDS_KEPT = 10  # older ones are forgotten, so that memory does not grow with the run
@@ -17,32 +14,33 @@ class _Sent:
 
     node: str
     round_number: int
-    model: int  # which one: it counts how often the model has changed
+    model: int  # its fingerprint
 
 
 class Repeats:
-    """The updates of the last rounds, kept as digests."""
+    """The updates of the last rounds, kept as fingerprints."""
 
     def __init__(self) -> None:
-        self._sent: dict[str, _Sent] = {}
-        self._model: State = {}
-        self._num_models = 0
+        self._sent: dict[int, _Sent] = {}
 
-    def stale(self, number: int, updates: Sequence[Screened], reference: State) -> dict[int, str]:
+    def stale(self, number: int, updates: Sequence[Screened], model: int) -> dict[int, str]:
         """Look for updates of earlier rounds among those of round ``number``, and remember these.
 
         Training from another model never ends in the same weights, bit for bit. Two things look alike and are not
-        stale: a node that learned nothing sends the model itself, and after a round without an average the same
-        model is trained again.
+        stale: a node that learned nothing sends the model itself, and where the model is one that was trained before,
+        as after a round without an average, the same answer is as good as it was then.
+
+        Args:
+            number: 1..
+            updates: that are sound in themselves.
+            model: fingerprint of the one that the round sent out.
 
         Returns:
             ``{node_id: reason}`` of those to reject.
         """
-        model = self._which(reference)
-        again = [update for update in updates if update.said in self._sent]
-        unchanged = weights_sha256(reference) if again else ""
-        known = {update.node.node_id: self._sent[update.said] for update in again if update.sha256 != unchanged}
-        self._sent = {key: sent for key, sent in self._sent.items() if number - sent.round_number < ROUNDS_KEPT}
+        again = [update for update in updates if update.said in self._sent and update.fingerprint != model]
+        known = {update.node.node_id: self._sent[update.said] for update in again}
+        self._sent = {said: sent for said, sent in self._sent.items() if number - sent.round_number < ROUNDS_KEPT}
         for update in updates:
             self._sent.setdefault(update.said, _Sent(update.node.name, number, model))
         return {
@@ -50,10 +48,3 @@ class Repeats:
             for node_id, sent in known.items()
             if sent.model != model
         }
-
-    def _which(self, model: State) -> int:
-        """The number of the model of a round: another one than that of the round before is a new one."""
-        former, self._model = self._model, model
-        if former.keys() != model.keys() or not all(torch.equal(value, former[name]) for name, value in model.items()):
-            self._num_models += 1
-        return self._num_models

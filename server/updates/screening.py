@@ -18,7 +18,6 @@ from common.codec import Codec
 from common.contents import array_records, config_records, metric_records
 from common.errors import WireError
 from common.flat import Vector
-from common.models import State, weights_sha256
 from common.records import OWN_DATA, UNREADABLE_CODE
 from common.shards import num_held_out
 from server.grids import UNKNOWN_SHARD, Node
@@ -79,8 +78,9 @@ class Screened:
     shard: int
     fit_seconds: float
     threads: int
-    sha256: str  # of the weights
-    said: str  # digest of what came in: of the weights, or under a codec of the change
+    weights: flat.ArrayRecord  # as they came in, whatever becomes of the content
+    fingerprint: int  # of these
+    said: int  # fingerprint of what came in: of the weights, or under a codec of the change
     norm: float  # L2 distance from the global model, as it came in
     clipped: str = ""  # by how much it was shortened, one line; "": not at all (server.updates.clipping)
 
@@ -130,25 +130,29 @@ class Screen:
             shard=shard,
             fit_seconds=metrics.fit_seconds,
             threads=metrics.threads,
-            sha256=found.sha256,
+            weights=found.arrays.copy(),
+            fingerprint=found.fingerprint,
             said=found.said,
             norm=norm,
         )
 
-    def compare(self, updates: Sequence[Screened], reference: State) -> dict[int, str]:
+    def compare(self, updates: Sequence[Screened], model: int) -> dict[int, str]:
         """Hold the updates of one round, in order of arrival, against each other.
+
+        Args:
+            updates: that are sound in themselves.
+            model: fingerprint of the global model: a node that learned nothing sends that, and repeats nobody.
 
         Returns:
             ``{node_id: reason}`` of those to reject: a repeat of another node's update, or one far longer than the
             cohort's lower median. A repeat is no ``Fault``: who came first may be the one that copied.
         """
         rejected: dict[int, str] = {}
-        first: dict[str, str] = {}
-        again = [each for each in updates if first.setdefault(each.sha256, each.node.name) != each.node.name]
-        unchanged = weights_sha256(reference) if again else ""
-        for update in again:
-            if update.sha256 != unchanged:
-                rejected[update.node.node_id] = f"the same update as that of node {first[update.sha256]}"
+        first: dict[int, str] = {}
+        for update in updates:
+            name = first.setdefault(update.fingerprint, update.node.name)
+            if name != update.node.name and update.fingerprint != model:
+                rejected[update.node.node_id] = f"the same update as that of node {name}"
         norms = [update.norm for update in updates if update.node.node_id not in rejected]
         if self.max_norm_ratio and len(norms) >= MIN_TO_COMPARE:
             limit = self.max_norm_ratio * median_low(norms)

@@ -50,7 +50,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run.begin(state(0), Evaluation(2.3, 0.1))
         for number, accuracy in ((1, 0.8), (2, 0.7)):
             report = NodeReport(
-                f"t/{number}/a", number, "a", 3, 6000, "ab" * 32, "accepted", "", 0.75, 2.0, 2.25, 100, 101, 1
+                f"t/{number}/a", number, "a", 3, 6000, None, "accepted", "", 0.75, 2.0, 2.25, 100, 101, 1
             )
             run.commit(
                 Round(number, state(number), (report,), True, 0.75, 0.1, 2.5, 2.0, 0.5, 300, 202),

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message
@@ -102,6 +103,11 @@ def value_of(done: Round) -> float:
 
 def verdicts(reports: Sequence[NodeReport]) -> list[tuple[str, str, str]]:
     return [(report.task, report.verdict, report.reason) for report in reports]
+
+
+def lines(done: Round) -> list[dict[str, Any]]:
+    """What the ledger says of a round."""
+    return [report.ledger_record() for report in done.reports]
 
 
 def vanish_in_round_1(server: Server, a: BareNode) -> Round:
@@ -263,10 +269,10 @@ def test_a_node_may_go_on_after_the_deadline_and_is_free_once_it_has_delivered(d
 
 def test_whatever_happens_each_task_has_one_verdict_and_no_update_counts_twice(diary: Diary) -> None:
     """A node vanishes, pays late and twice; the server is killed, and the round that it was in is done again."""
-    ledger: list[NodeReport] = []
+    ledger: list[dict[str, Any]] = []
     with served(diary) as server, joined(server, "a") as (a,):
         first = vanish_in_round_1(server, a)
-        ledger += first.reports
+        ledger += lines(first)
         saved = server.late.memory()
         with joined(server, "b") as (b,):
             b.hear("owed")
@@ -285,7 +291,7 @@ def test_whatever_happens_each_task_has_one_verdict_and_no_update_counts_twice(d
         a.say(update("run/2/a", 4.0))
         b.__exit__()
         done = second.result(PATIENCE_SECONDS)
-        ledger += done.reports
+        ledger += lines(done)
         assert value_of(done) == pytest.approx((4.0 + HALF * (2.0 + 3.0)) / (1 + HALF))
         for number in range(3, NUM_ROUNDS + 1):
             done_later = server.round()
@@ -294,14 +300,14 @@ def test_whatever_happens_each_task_has_one_verdict_and_no_update_counts_twice(d
                 a.__exit__()
             else:
                 a.say(update(f"run/{number}/a", 10.0 + number))
-            ledger += done_later.result(PATIENCE_SECONDS).reports
+            ledger += lines(done_later.result(PATIENCE_SECONDS))
         assert server.late.unpaid() == ()
 
     issued = ["run/1/a", "run/1/b", "run/2/a", "run/2/b", *(f"run/{number}/a" for number in range(3, NUM_ROUNDS + 1))]
-    assert Counter(report.task for report in ledger) == Counter(issued)
-    accepted = [report.sha256 for report in ledger if report.verdict == "accepted"]
+    assert Counter(line["task"] for line in ledger) == Counter(issued)
+    accepted = [line["sha256"] for line in ledger if line["verdict"] == "accepted"]
     assert len(accepted) == len(set(accepted)) == 6
-    assert [(r.task, r.ledger_record()["judged"]) for r in ledger if r.verdict == "expired"] == [
+    assert [(line["task"], line["judged"]) for line in ledger if line["verdict"] == "expired"] == [
         ("run/2/b", 4),
         ("run/6/a", 6),
     ]

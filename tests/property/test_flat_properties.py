@@ -50,6 +50,12 @@ def test_to_flower_it_is_the_record_of_the_same_arrays(arrays: Arrays) -> None:
     assert num_bytes(_message(ours, MetricRecord({}))) == sum(len(array.data) for array in theirs.values())
 
 
+def test_its_weights_cannot_be_written_to() -> None:
+    """So that what is digested late is what came."""
+    with pytest.raises(ValueError, match="read-only"):
+        flat_record({"a": np.ones(1, np.float32)}).vector[0] = 2.0
+
+
 @given(arrays=STATES, data=st.data())
 def test_arrays_can_be_taken_out_one_by_one(arrays: Arrays, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(arrays)))

@@ -69,6 +69,8 @@ def test_what_was_used_is_free_before_the_collector_looks() -> None:
         found = arrivals([came], BY_ID, lambda reply, node: SCREEN.check(reply, node, Origin.of(toy_state(0.0))))
         assert weights() is not None  # the average needs it
         let_go(found.checked[0].content)
+        assert weights() is not None  # the ledger needs its digest
+        found.checked[0].weights.clear()
         assert weights() is None
     finally:
         gc.enable()

@@ -47,7 +47,7 @@ def train(
     state, done = toy_state(start), list[Round]()
     for number, row in enumerate(values, start=first):
         grid = ScriptedGrid({NODES[shard]: adds(value, shard) for shard, value in enumerate(row)})
-        done += rounds(grid, plan, state, [number], lambda _, grid=grid: everybody(grid.nodes()))  # type: ignore[misc]
+        done.append(next(rounds(grid, plan, state, [number], lambda _, grid=grid: everybody(grid.nodes()))))  # type: ignore[misc]
         state = done[-1].state
     return done
 

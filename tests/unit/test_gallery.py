@@ -67,7 +67,7 @@ class Run:
 
 def round_of(number: int, seconds: float, norms: tuple[float, ...] = (1.0, 3.0)) -> Round:
     reports = tuple(
-        NodeReport("t", number, f"pi-{place}", place, 9, "ab", "accepted", "", 0.5, 1.0, 1.0, 1, 1, 1, norm)
+        NodeReport("t", number, f"pi-{place}", place, 9, None, "accepted", "", 0.5, 1.0, 1.0, 1, 1, 1, norm)
         for place, norm in enumerate(norms)
     )
     tests = (NodeEvaluation("pi-0", 0.5, 0.75, 9),)

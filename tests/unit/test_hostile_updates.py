@@ -135,6 +135,15 @@ def test_the_same_update_for_the_same_model_is_not_stale() -> None:
     assert {each.reports[0].reason for each in done} == {"the strategy needs 2 updates, 1 of this round are usable"}
 
 
+def test_the_same_answer_to_a_model_that_comes_back_is_not_stale() -> None:
+    """The model goes from 0 to 2, back to 0, and to 2: only the answer to another model is stale."""
+    values = {1: 2.0, 2: 0.0, 3: 2.0, 4: -1.0, 5: 2.0}
+    grid = ScriptedGrid({OFFENDER: lambda message: update_of(toy_state(values[number_of(message)]), 3)})
+    done = list(rounds(grid, plan_for("fedavg"), toy_state(), list(values), lambda _: everybody(grid.nodes())))
+    assert [float(each.state["bias"][0]) for each in done] == [2.0, 0.0, 2.0, -1.0, -1.0]
+    assert done[4].reports[0].reason == "stale: the same update as that of node node-3 in round 1"
+
+
 def test_a_node_that_learned_nothing_is_not_stale() -> None:
     others = {Node(1, "node-0", 0): honest(0, 1.0)}
     idle: Script = lambda message: update_of(  # noqa: E731

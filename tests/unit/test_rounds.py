@@ -9,7 +9,7 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from common.layers import load
-from common.models import State
+from common.models import State, weights_sha256
 from common.records import error_reply
 from server import strategies
 from server.gathering import Cohort
@@ -23,14 +23,13 @@ from tests.scripted_grid import NODES, Content, Script, ScriptedGrid, everybody,
 OWN = Node(9, "own", -1, own_examples=50)
 
 
-def plan(shard_sizes: tuple[int, ...] = (100, 300, 500, 100)) -> Plan:
-    strategy = strategies.build(load().strategy)
+def plan(shard_sizes: tuple[int, ...] = (100, 300, 500, 100), name: str = "fedavg") -> Plan:
+    strategy = strategies.build(load(("the test", {"strategy.name": name})).strategy)
     return Plan("run", strategy, Screen(shard_sizes, 1000, 0.0), ConfigRecord({"x": 1}), deadline_seconds=60.0)
 
 
 def one_round(grid: ScriptedGrid, state: State | None = None) -> Round:
-    (done,) = rounds(grid, plan(), state or toy_state(), [1], lambda _: everybody(grid.nodes()))
-    return done
+    return next(rounds(grid, plan(), state or toy_state(), [1], lambda _: everybody(grid.nodes())))
 
 
 def honest(value: float, shard: int, num_examples: int, train_loss: float = 0.5) -> Script:
@@ -119,16 +118,16 @@ def test_every_task_is_reported_in_node_order() -> None:
     )
     done = one_round(grid)
     common: dict[str, Any] = {"round": 1, "bytes_down": 1000, "seconds": 2.0}
-    none = {"examples": 0, "sha256": "", "fit_seconds": 0.0, "threads": 0}
-    hashes = [report.sha256 for report in done.reports]
+    none = {"examples": 0, "weights": None, "sha256": "", "fit_seconds": 0.0, "threads": 0}
+    weights = [report.weights for report in done.reports]
     own, accepted, rejected, expired = done.reports
     assert own == NodeReport(
         task="run/1/own", node="own", shard=-1, verdict="accepted", reason="", bytes_up=100, train_loss=0.5,
-        examples=50, sha256=hashes[0], fit_seconds=0.25, threads=1, norm=4.0, **common,  # 16 weights, each 1 away
+        examples=50, weights=weights[0], fit_seconds=0.25, threads=1, norm=4.0, **common,  # 16 weights, each 1 away
     )  # fmt: skip
     assert accepted == NodeReport(
         task="run/1/node-1", node="node-1", shard=1, verdict="accepted", reason="", bytes_up=100, train_loss=0.75,
-        examples=300, sha256=hashes[1], fit_seconds=0.25, threads=1, norm=8.0, **common,
+        examples=300, weights=weights[1], fit_seconds=0.25, threads=1, norm=8.0, **common,
     )  # fmt: skip
     assert math.isnan(rejected.train_loss)
     assert math.isnan(expired.train_loss)
@@ -140,6 +139,19 @@ def test_every_task_is_reported_in_node_order() -> None:
         assert {key: getattr(report, key) for key in none} == none
         assert math.isnan(report.norm)
     assert (done.num_nodes, done.num_rejected, done.num_expired) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian"])  # the latter takes the arrays out of its replies
+def test_the_ledger_knows_an_update_by_its_bits_until_the_next_round(strategy: str) -> None:
+    grid = ScriptedGrid({NODES[0]: honest(1.0, 0, 100), NODES[1]: honest(5.0, 1, 300)})
+    of_the_name = plan(name=strategy)
+    story = rounds(grid, of_the_name, toy_state(), [1, 2], lambda _: everybody(grid.nodes()))
+    first = next(story).reports
+    assert [each.sha256 for each in first] == [weights_sha256(toy_state(1.0)), weights_sha256(toy_state(5.0))]
+    next(story)
+    assert [each.weights is not None and len(each.weights) for each in first] == [0, 0]  # no longer kept
+    with pytest.raises(AssertionError, match="the round of run/1/node-0 has let go of it"):
+        first[0].ledger_record()
 
 
 def test_a_node_with_its_own_data_widens_the_whole() -> None:

@@ -77,7 +77,7 @@ def test_the_ledger_has_a_line_for_every_verdict(tmp_path: Path) -> None:
         "node": "pi-1",
         "shard": 3,
         "examples": 6000,
-        "sha256": "ab" * 32,
+        "sha256": weights_sha256(tiny_state(1.5)),
         "verdict": "accepted",
         "reason": "",
         "seconds": 2.25,

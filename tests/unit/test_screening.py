@@ -11,7 +11,7 @@ import torch
 from flwr.app import Array, ConfigRecord, Message
 
 from common.layers import load
-from common.models import State
+from common.models import State, weights_sha256
 from server import strategies
 from server.grids import UNKNOWN_SHARD, Node
 from server.incoming import Origin
@@ -55,8 +55,7 @@ def sends_one(value: float, shard: int) -> Script:
 def round_of(scripts: dict[Node, Script], screen: Screen = SCREEN, state: State | None = None) -> Round:
     grid = ScriptedGrid(scripts)
     plan = Plan("run", strategies.build(load().strategy), screen, ConfigRecord({}), 60.0)
-    (done,) = rounds(grid, plan, state or toy_state(), [1], lambda _: everybody(grid.nodes()))
-    return done
+    return next(rounds(grid, plan, state or toy_state(), [1], lambda _: everybody(grid.nodes())))
 
 
 def check(content: object, node: Node = OFFENDER, screen: Screen = SCREEN) -> str:
@@ -105,7 +104,8 @@ def test_an_honest_update_passes_with_all_its_figures() -> None:
     screened = SCREEN.check(reply, OFFENDER, Origin.of(toy_state()))
     assert (screened.num_examples, screened.train_loss, screened.shard) == (700, 0.125, 3)
     assert (screened.fit_seconds, screened.threads, screened.norm) == (0.25, 1, 8.0)  # sqrt(16) * 2
-    assert len(screened.sha256) == 64
+    assert screened.weights.sha256 == weights_sha256(toy_state(2.0))
+    assert screened.fingerprint == screened.said
     assert dict(screened.content.metric_records["metrics"]) == {"num-examples": 700, "train-loss": 0.125}
 
 
@@ -210,9 +210,9 @@ def test_an_update_far_longer_than_the_others_is_rejected(
     assert [report.node for report in done.reports if report.verdict == "rejected"] == rejected
 
 
-def test_a_rejected_update_that_was_read_leaves_its_fingerprint_in_the_ledger() -> None:
+def test_a_rejected_update_that_was_read_leaves_its_digest_in_the_ledger() -> None:
     others = {NODES[number]: honest(number) for number in range(3)}
     report = round_of(others | {OFFENDER: with_values(-20.0)}).reports[3]
     accepted = round_of({OFFENDER: with_values(-20.0)}).reports[0]
     assert (report.verdict, report.examples, report.threads) == ("rejected", 100, 1)
-    assert report.sha256 == accepted.sha256 != ""
+    assert report.sha256 == accepted.sha256 == weights_sha256(toy_state(-20.0))

@@ -23,7 +23,7 @@ ASIDE = "3 unusable updates in a row: set aside for the rest of the run (federat
 
 def report(verdict: str = "rejected", is_fault: bool = True, node: str = NAME) -> NodeReport:
     return NodeReport(
-        f"run/1/{node}", 1, node, 3, 0, "", verdict, "a reason", math.nan, 0.0, 1.0, 10, 10, 0, is_fault=is_fault,  # type: ignore[arg-type]
+        f"run/1/{node}", 1, node, 3, 0, None, verdict, "a reason", math.nan, 0.0, 1.0, 10, 10, 0, is_fault=is_fault,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -188,9 +188,9 @@ def _round(number: int, train_loss: float = 0.625) -> Round:
         number=number,
         state={},
         reports=(
-            NodeReport("t1", number, "pi-1", 3, 6000, "ab", "accepted", "", train_loss, 2.0, 2.25, 100, 101, 1, 1.5),
-            NodeReport("t2", number, "pi-2", 4, 9, "cd", "rejected", "odd", 7.0, 1.0, 2.5, 100, 101, 1, 99.0),
-            NodeReport("t3", number, "pi-3", -1, 0, "", "expired", "link lost", nan, 0.0, 2.5, 100, 0, 0),
+            NodeReport("t1", number, "pi-1", 3, 6000, None, "accepted", "", train_loss, 2.0, 2.25, 100, 101, 1, 1.5),
+            NodeReport("t2", number, "pi-2", 4, 9, None, "rejected", "odd", 7.0, 1.0, 2.5, 100, 101, 1, 99.0),
+            NodeReport("t3", number, "pi-3", -1, 0, None, "expired", "link lost", nan, 0.0, 2.5, 100, 0, 0),
         ),
         averaged=True,
         train_loss=train_loss,

@@ -40,7 +40,7 @@ def boxes(seconds: float = 2.0, local_epochs: int = 1, counters: Mapping[str, in
 
 def report(examples: int = 100, fit_seconds: float = 1.0, node: Node = A, verdict: Any = "accepted") -> NodeReport:
     task = f"run/1/{node.name}"
-    return NodeReport(task, 1, node.name, node.shard, examples, "", verdict, "", 0.5, fit_seconds, 9.0, 10, 10, 1)
+    return NodeReport(task, 1, node.name, node.shard, examples, None, verdict, "", 0.5, fit_seconds, 9.0, 10, 10, 1)
 
 
 @pytest.mark.parametrize(
