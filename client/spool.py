@@ -15,7 +15,7 @@ from common.wire import MAX_TASK_BYTES
 
 FOLDER = "updates"  # in the state folder
 _MAX_HEAD_BYTES = 1024
-Key = tuple[str, bytes]  # a task's name, and the SHA-256 of the weights it came with
+Key = tuple[str, bytes]  # a task's name, and which weights it came with: see ``common.wire.model_of``
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import xxhash
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from common import flat, npy
@@ -46,13 +47,13 @@ DTYPES = frozenset({"float16", "float32", "float64", "int8", "uint8", "int16", "
 
 
 def model_digest(weights: pb.Weights) -> bytes:
-    """SHA-256 of the buffer: which model a task is about. 32 bytes."""
-    return hashlib.sha256(weights.buffer).digest()
+    """Which model a task is about: 32 bytes that follow from the buffer. Nodes compare them, and do not look inside."""
+    return xxhash.xxh3_128_digest(weights.buffer).rjust(_DIGEST_BYTES, b"\0")
 
 
 def model_of(task: pb.Task) -> bytes:
-    """The same of a task: as its server worked it out once for all nodes, or else worked out here."""
-    return task.model if len(task.model) == _DIGEST_BYTES else model_digest(task.weights)
+    """The same of a task, as its server names it for all nodes; of one that names none, the SHA-256 of the buffer."""
+    return task.model if len(task.model) == _DIGEST_BYTES else hashlib.sha256(task.weights.buffer).digest()
 
 
 def pack(record: ArrayRecord, weights: pb.Weights | None = None) -> pb.Weights:

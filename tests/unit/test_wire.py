@@ -17,6 +17,7 @@ from common.wire import (
     from_task,
     from_update,
     from_values,
+    model_digest,
     model_of,
     pack,
     to_task,
@@ -229,6 +230,12 @@ def test_which_model_a_task_is_about_is_worked_out_where_the_server_does_not_say
     assert model_of(pb.Task(weights=weights)).hex() == digest
     assert model_of(pb.Task(weights=weights, model=b"too short")).hex() == digest
     assert model_of(pb.Task(weights=weights, model=bytes(32))) == bytes(32)
+
+
+def test_a_server_that_is_started_again_names_a_model_as_before() -> None:
+    named = model_digest(pb.Weights(buffer=b"abc"))  # XXH3, 128 bits, seed 0, as xxhsum prints it
+    assert named.hex() == "0" * 32 + "06b05ab6733a618578af5f94892f3950"
+    assert model_of(pb.Task(weights=pb.Weights(buffer=b"abc"), model=named)) == named
 
 
 def test_weights_are_one_buffer_and_their_layout() -> None:
