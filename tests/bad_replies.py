@@ -151,7 +151,8 @@ TABLE = (
         6,
         "sign flipped times 10",
         with_values(TOO_MUCH),
-        "80 away from the global model, at most 40 (5 x the cohort's median) is accepted",  # sqrt(16) * 20; 5 * 4 * 2
+        # sqrt(16) * 20; 5 * 4 * 2
+        "80 away from the global model, at most 40 is accepted: 5 x the cohort's median (strategy.max_norm_ratio)",
     ),
     BadReply(7, "broadcasting shape", with_bias(ONES[:1]), "bias has shape (1,), expected (10,)"),
     BadReply(8, "wrong shape", with_bias(ONES[:7]), "bias has shape (7,), expected (10,)"),

@@ -159,8 +159,8 @@ class Screen:
             for update in updates:
                 if update.norm > limit > 0 and update.node.node_id not in rejected:
                     rejected[update.node.node_id] = Fault(
-                        f"{update.norm:.3g} away from the global model, at most {limit:.3g}"
-                        f" ({self.max_norm_ratio:g} x the cohort's median) is accepted"
+                        f"{update.norm:.3g} away from the global model, at most {limit:.3g} is accepted:"
+                        f" {self.max_norm_ratio:g} x the cohort's median (strategy.max_norm_ratio)"
                     )
         return rejected
 
