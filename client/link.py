@@ -21,6 +21,7 @@ from common.wire import CHANNEL_OPTIONS, JOIN, MAX_TASK_BYTES
 
 CONNECT_SECONDS = 10.0
 MAX_WAITING_BEATS = 4
+QUIET_SECONDS = 0.01  # a task that is done sooner is not spoken of: its update is there as soon as the word would be
 # A server that stops in the middle of a handshake looks just the same: TLS 1.3 does not say more.
 TURNED_DOWN = "the server let no link begin: it does not take this node's certificate, or it stopped just then"
 
@@ -49,6 +50,7 @@ class Link:
         self.address = join_address(host, port)
         self.task = ""  # what this node works on; reported in every sign of life
         self.fraction = 0.0
+        self._since, self._is_told = 0.0, False  # when that task came, and whether the server has heard of it
         self.cancelled: frozenset[str] = frozenset()
         self._beat_seconds, self._silence_seconds = 1.0, CONNECT_SECONDS
         self._last_heard = time.monotonic()
@@ -79,12 +81,13 @@ class Link:
         """Queue a message; on a link that has ended it is lost."""
         self._loop.call_soon_threadsafe(self._outbox.put_nowait, _to_bytes(message))
 
-    def works_on(self, task: str, fraction: float) -> None:
-        """Report from now on that ``fraction`` (0..1) of ``task`` is done; '' = idle."""
-        changed = task != self.task
-        self.task, self.fraction = task, fraction
-        if changed:
+    def finish(self, update: pb.FromNode | None = None) -> None:
+        """The task in hand is over, and ``update`` came of it; None: nothing did."""
+        self.task, self.fraction = "", 0.0
+        if self._is_told or update is None:
             self.send(self._progress())
+        if update is not None:
+            self.send(update)
 
     def leave(self, reason: str, seconds: float = 1.0) -> None:
         """Say farewell and give it ``seconds`` to get out."""
@@ -98,7 +101,8 @@ class Link:
         return bool(self._end)
 
     def _progress(self) -> pb.FromNode:
-        return pb.FromNode(progress=pb.Progress(task=self.task, fraction=self.fraction))
+        since = time.monotonic() - self._since if self.task else 0.0
+        return pb.FromNode(progress=pb.Progress(task=self.task, fraction=self.fraction, since_seconds=since))
 
     # --- from here on: the loop's thread ---
 
@@ -159,7 +163,7 @@ class Link:
             case "refusal":
                 self._inbox.put(message.refusal)
             case "task":
-                self._inbox.put(message.task)
+                self._take(message.task)
             case "verdict":
                 self._inbox.put(message.verdict)
             case "cancel":
@@ -172,6 +176,19 @@ class Link:
                 self._inbox.put(message.farewell)
             case _:
                 pass  # a beat: that it came is all it says
+
+    def _take(self, task: pb.Task) -> None:
+        self.task, self.fraction, self._since, self._is_told = task.task, 0.0, time.monotonic(), False
+        self._inbox.put(task)
+        self._loop.call_later(QUIET_SECONDS, self._tell, task.task)
+
+    def _tell(self, task: str) -> None:
+        if self.task == task and not self._is_told:
+            self._show_life()
+
+    def _show_life(self) -> None:
+        self._is_told = bool(self.task)
+        self._outbox.put_nowait(_to_bytes(self._progress()))
 
     async def _write(self, call: Any) -> None:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it is over: the reader knows why
@@ -186,7 +203,7 @@ class Link:
             if time.monotonic() - self._last_heard > self._silence_seconds:
                 return f"the server was silent for {self._silence_seconds:g} s"
             if self._outbox.qsize() < MAX_WAITING_BEATS:
-                self._outbox.put_nowait(_to_bytes(self._progress()))
+                self._show_life()
 
 
 def _to_bytes(message: pb.FromNode) -> bytes:

@@ -175,23 +175,22 @@ class Node:
         key = (task.task, model_of(task))
         if self.spool.last and self.spool.last.key == key:
             self.tell("the server asks again for the last update: sending the same bytes")
-            self._send(_fitting(self.spool.last.update, link.max_message_bytes), link)
+            self._finish(_fitting(self.spool.last.update, link.max_message_bytes), link)
             return
         round_text = _round_of(task.task)
-        link.works_on(task.task, 0.0)
         token = watching.set(self._watch(task, link))
         try:
             message = _fitting(self._answer(task), link.max_message_bytes)
         except _Dropped:
+            link.finish()
             self.tell(f"round {round_text}: dropped, the server no longer waits for it")
             return
         finally:
             watching.reset(token)
             self.show_progress("")
-            link.works_on("", 0.0)
         update = message.update
         self.tell(f"round {round_text}: {update.error or _done(update, task.type)}")
-        self._send(message, link)
+        self._finish(message, link)
         if task.type != EVALUATE:  # kept after it was sent: a slow card holds up nobody
             self.spool.keep(key, update, survives_power_cut=link.is_over)
             self._look_at_threads(task.task, update)
@@ -205,7 +204,7 @@ class Node:
                 raise Stopped("stopped")
             if name in link.cancelled:
                 raise _Dropped
-            link.works_on(name, fraction)
+            link.fraction = fraction
             self.show_progress(f"round {_round_of(name)}: {does}, {fraction:.0%}")
 
         return watch
@@ -238,10 +237,11 @@ class Node:
         kept = self.spool.last
         if kept and kept.key == (owed.task, owed.model) and self._unanswered != owed.task:
             self.tell(f"round {_round_of(owed.task)}: the server still takes the update: sending it")
-            self._send(_fitting(kept.update, link.max_message_bytes), link)
+            link.send(_fitting(kept.update, link.max_message_bytes))
+            self._unanswered = owed.task
 
-    def _send(self, message: pb.FromNode, link: Link) -> None:
-        link.send(message)
+    def _finish(self, message: pb.FromNode, link: Link) -> None:
+        link.finish(message)
         self._unanswered = message.update.task
 
     def _judged(self, verdict: pb.Verdict) -> None:

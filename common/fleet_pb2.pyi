@@ -147,12 +147,14 @@ class Beat(_message.Message):
     def __init__(self) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("task", "fraction")
+    __slots__ = ("task", "fraction", "since_seconds")
     TASK_FIELD_NUMBER: _ClassVar[int]
     FRACTION_FIELD_NUMBER: _ClassVar[int]
+    SINCE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     task: str
     fraction: float
-    def __init__(self, task: _Optional[str] = ..., fraction: _Optional[float] = ...) -> None: ...
+    since_seconds: float
+    def __init__(self, task: _Optional[str] = ..., fraction: _Optional[float] = ..., since_seconds: _Optional[float] = ...) -> None: ...
 
 class Weights(_message.Message):
     __slots__ = ("codec", "layout", "buffer")

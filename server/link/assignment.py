@@ -74,7 +74,9 @@ class Assignment:
         if self.outcome.done():
             return False
         self.keep()
-        self.seen = replace(seen, ended_at=self._loop.time())
+        now = self._loop.time()
+        taken_at = min(max(seen.taken_at, self._issued_at), now)  # whatever the node says; nan stays nan
+        self.seen = replace(seen, taken_at=taken_at, ended_at=now)
         if isinstance(outcome, str):
             self.outcome.set_result(outcome)
         else:

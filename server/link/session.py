@@ -75,13 +75,13 @@ class Session:
         self._past, self._is_cancelled = task, True
         self.send(pb.ToNode(cancel=pb.Cancel(task=task, reason=reason)))
 
-    def works_on(self, task: str) -> None:
-        """The node says what it works on ('' = nothing)."""
+    def works_on(self, task: str, since_seconds: float = 0.0) -> None:
+        """The node says what it works on ('' = nothing), and how long ago that came to it."""
         if task != self._past:
             self._past = ""
         now = self._loop.time()
         if task and task != self._in_hand:
-            self._in_hand, self._seen = task, Seen(taken_at=now)
+            self._in_hand, self._seen = task, Seen(taken_at=now - since_seconds)
         elif not task and math.isnan(self._seen.done_at):
             self._seen = replace(self._seen, done_at=now)
 

@@ -169,7 +169,7 @@ class Streams:
             self._take(session, _bounded(message.update, size, self._max_message_bytes), size)
         elif kind == "progress" and size <= MAX_SIGNAL_BYTES:
             was_free = session.free
-            session.works_on(message.progress.task)
+            session.works_on(message.progress.task, message.progress.since_seconds)
             if session.free and not was_free:
                 self._changed()
             if self.tasks.is_training(message.progress.task):

@@ -2,19 +2,21 @@
 
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from client.link import QUIET_SECONDS, Link
 from common import fleet_pb2 as pb
 from common.arrays import to_record
 from common.records import OWN
 from common.wire import from_task, to_task
 from server.fleet import Fleet
-from server.grids import Tasks, Verdict
+from server.grids import Seen, Tasks, Verdict
 from server.link.streams import OVERSIZE_BYTES
-from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, Diary, fleet_with, link_settings
+from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, Diary, fleet_with, hello, link_settings
 from tests.played_nodes import A, B, bias, bias_of, exchange, joined, update
 from tests.scripted_grid import toy_state
 
@@ -61,6 +63,55 @@ def test_an_answer_knows_when_its_node_took_the_task_and_was_done(
     told, untold = seen[A.node_id], seen[B.node_id]
     assert start <= told.taken_at <= shown <= told.done_at <= told.ended_at <= time.monotonic()
     assert [math.isnan(at) for at in (untold.taken_at, untold.done_at, untold.ended_at)] == [True, True, False]
+
+
+@pytest.mark.parametrize("ago", [1e300, -1e300, float("inf")])
+def test_no_word_of_a_node_puts_a_moment_before_its_task(fleet: Fleet, aside: ThreadPoolExecutor, ago: float) -> None:
+    start = time.monotonic()
+    with joined(fleet, "a", 0) as node:
+        answers = exchange(aside, fleet, [A])
+        node.hear("task")
+        node.say(pb.FromNode(progress=pb.Progress(task="run/1/a", since_seconds=ago)))
+        node.say(update("run/1/a", 2.0))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+    assert start <= answer.seen.taken_at <= answer.seen.ended_at
+
+
+def delivered_over(fleet: Fleet, aside: ThreadPoolExecutor, before: Callable[[], object] = lambda: None) -> Seen:
+    """What the server saw of a task that a client's own link took, and finished with an update after ``before``."""
+    with Link("127.0.0.1", fleet.port, hello("a", shard=0)) as link:
+        assert isinstance(link.receive(PATIENCE_SECONDS), pb.Welcome)
+        answers = exchange(aside, fleet, [A])
+        assert isinstance(link.receive(PATIENCE_SECONDS), pb.Task)
+        before()
+        link.finish(update("run/1/a", 2.0))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+    assert bias(answer) == 2.0
+    return answer.seen
+
+
+def test_a_node_does_not_speak_of_a_task_that_is_done_at_once(
+    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.link.QUIET_SECONDS", PATIENCE_SECONDS)
+    seen = delivered_over(fleet, aside)
+    diary.wait("a delivered")
+    assert "a 0%" not in diary.lines
+    assert [math.isnan(at) for at in (seen.taken_at, seen.done_at, seen.ended_at)] == [True, True, False]
+
+
+def test_a_node_speaks_of_a_task_that_takes_a_while_and_of_when_it_came(
+    fleet: Fleet, diary: Diary, aside: ThreadPoolExecutor
+) -> None:
+    shown: list[float] = []
+
+    def wait_until_shown() -> None:
+        diary.wait("a 0%")
+        shown.append(time.monotonic())
+
+    seen = delivered_over(fleet, aside, wait_until_shown)
+    assert seen.taken_at <= shown[0] - QUIET_SECONDS
+    assert shown[0] <= seen.done_at <= seen.ended_at
 
 
 def test_a_node_that_was_away_is_told_its_last_verdict_when_it_is_back(fleet: Fleet) -> None:
