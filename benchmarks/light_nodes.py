@@ -28,7 +28,7 @@ from client.node import Node, Stopped
 from common import fleet_pb2 as pb
 from common import models
 from common.layers import load
-from common.models import load_state
+from common.models import load_state, weights_of
 from common.records import Update, read_task, update_record
 
 HOST = "127.0.0.1"
@@ -45,7 +45,7 @@ def light_app(shard: int) -> ClientApp:
         del context
         task = read_task(message.content)
         load_state(model, task.state)
-        state = model.state_dict()
+        state = weights_of(model)
         state["fc3.bias"][0] += 1e-3 * (shard + 1 + task.round_number % 7)
         return Message(update_record(Update(state, 1, 2.3, shard, 0.0, 1)), reply_to=message)
 

@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from common import models
-from common.models import Network, State, load_state
+from common.models import Network, State, load_state, weights_of
 from common.records import Update, holding_record, read_task, update_record
 
 app = ClientApp()
@@ -26,7 +26,7 @@ def train(message: Message, context: Context) -> Message:
     """Reply with the weights that came, but for one."""
     task, shard, model = read_task(message.content), _shard(context), _model()
     load_state(model, task.state)
-    state = model.state_dict()
+    state = weights_of(model)
     move(state, shard)
     return Message(update_record(Update(state, 1, 2.3, shard, 0.0, 1)), reply_to=message)
 

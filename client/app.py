@@ -15,7 +15,7 @@ from client.data import load_data, own_images, shard_number
 from client.outgoing import outgoing
 from common import models
 from common.errors import UsageError, WireError
-from common.models import Network, State, load_state
+from common.models import Network, State, load_state, weights_of
 from common.preprocessing import Preprocessing
 from common.records import (
     OWN_DATA,
@@ -77,7 +77,7 @@ def train(message: Message, context: Context) -> Message:
         proximal_mu=task.proximal_mu, max_steps=task.max_steps,
         is_enough=lambda: bool(task.max_seconds) and time.monotonic() >= end,
     )  # fmt: skip
-    return update_to(message, context, task, shard, model.state_dict(), result, time.monotonic() - start)
+    return update_to(message, context, task, shard, weights_of(model), result, time.monotonic() - start)
 
 
 def update_to(

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from common.streams import stream
 
 State = dict[str, Tensor]  # a state_dict: parameter name -> float32 tensor
+_WEIGHTS: WeakKeyDictionary[nn.Module, State] = WeakKeyDictionary()  # see ``weights_of``
 
 
 class Network(nn.Module):
@@ -168,13 +170,20 @@ def initial_state(name: str, seed: int) -> State:
     return copy_state(model)
 
 
+def weights_of(model: nn.Module) -> State:
+    """``model.state_dict()``, looked up once. Nothing may put others in the place of these tensors, as ``double()``."""
+    if model not in _WEIGHTS:
+        _WEIGHTS[model] = dict(model.state_dict())
+    return _WEIGHTS[model]
+
+
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """``model.load_state_dict(state)`` and its errors, but in one call where all fits.
 
     Raises:
         RuntimeError: it does not fit.
     """
-    own = model.state_dict()
+    own = weights_of(model)
     if [(name, value.shape) for name, value in state.items()] == [(name, value.shape) for name, value in own.items()]:
         torch._foreach_copy_(list(own.values()), list(state.values()))
     else:

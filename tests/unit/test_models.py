@@ -1,5 +1,6 @@
 """Rule: every network has the shapes and the loss it is described with; one seed gives one set of initial weights."""
 
+import copy
 import hashlib
 import math
 import struct
@@ -8,7 +9,7 @@ from typing import get_args
 import pytest
 import torch
 
-from common.models import MODELS, build, copy_state, initial_state, load_state, weights_sha256
+from common.models import MODELS, build, copy_state, initial_state, load_state, weights_of, weights_sha256
 from common.settings import ModelSettings
 from common.streams import stream
 
@@ -163,6 +164,16 @@ def test_weights_are_loaded_by_name_in_whatever_order() -> None:
         model = TwoAlike()
         load_state(model, {name: torch.full((2,), float(ord(name))) for name in order})
         assert (model.a.tolist(), model.b.tolist()) == ([97.0, 97.0], [98.0, 98.0])
+
+
+def test_the_weights_of_a_network_are_its_own_and_those_of_a_copy_the_copys() -> None:
+    model = build("mlp")
+    ours, names = weights_of(model), list(model.state_dict())
+    theirs = weights_of(copy.deepcopy(model))
+    assert list(ours) == names
+    load_state(model, {name: torch.full_like(value, 2.0) for name, value in ours.items()})
+    assert all(bool((value == 2.0).all()) for value in (*model.parameters(), *ours.values()))
+    assert not any(bool((value == 2.0).any()) for value in theirs.values())
 
 
 @pytest.mark.parametrize("shapes", [{"weight": (1, 2)}, {"weight": (2, 1), "bias": (1,)}])
