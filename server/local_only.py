@@ -11,7 +11,6 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from common import models
 from common.arrays import to_record, to_state
-from common.contents import array_records
 from common.errors import RunDirectoryError, UsageError
 from common.models import State, own_copy
 from common.records import TRAIN
@@ -88,7 +87,7 @@ class LocalOnly:
         exchanged = time.monotonic()
         updates, rejected = self._screened(answers, nodes)
         for update in updates:
-            self._models[update.node.name] = own_copy(to_state(array_records(update.content)["arrays"]))
+            self._models[update.node.name] = own_copy(to_state(update.arrays))
             self._evaluations.pop(update.node.name, None)
         screened = time.monotonic()
         local_models, tested = self._compared(), time.monotonic() - screened

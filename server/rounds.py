@@ -9,7 +9,7 @@ from common import flat
 from common.arrays import to_record
 from common.models import State
 from server import strategies
-from server.arrivals import Arrivals, arrivals, let_go
+from server.arrivals import Arrivals, arrivals
 from server.broadcast import broadcast
 from server.concluding import concluded
 from server.gathering import Cohort
@@ -53,7 +53,7 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
     updates = [update for update in checked if update.node.node_id not in rejected]
     averaged, reason = _average(plan, number, cohort.num_wanted, updates, judged.answers, rejected)
     for update in checked:
-        let_go(update.content)
+        update.arrays.clear()
     if averaged is None:
         rejected |= {update.node.node_id: reason for update in updates}
     else:

@@ -16,7 +16,6 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from common.arrays import to_state
-from common.contents import array_records
 from common.errors import SettingsError
 from common.models import State
 from common.settings import Settings, StrategySettings
@@ -34,8 +33,8 @@ _COHORT = {
 }
 # Flower's strategies, and which of the settings each takes under which name.
 _STRATEGIES: dict[str, tuple[type[Strategy], dict[str, str]]] = {
-    "fedavg": (averaging.FedAvg, {}),
-    "fedprox": (averaging.FedProx, {"proximal_mu": "proximal_mu"}),
+    "fedavg": (flower.FedAvg, {}),
+    "fedprox": (flower.FedProx, {"proximal_mu": "proximal_mu"}),
     "fedavgm": (
         flower.FedAvgM,
         {"server_learning_rate": "server_learning_rate", "server_momentum": "server_momentum"},
@@ -129,18 +128,22 @@ def average(
         strategy: how to average.
         round_number: 1..
         updates: in node order, so that sums do not depend on who was first.
-        replies: ``{node_id: reply}``, whose content is replaced by what the screen let through.
+        replies: ``{node_id: reply}``, for strategies of Flower's, which read them: their content is replaced by what
+            the screen let through.
         num_malicious: how many malicious nodes to withstand this time; None = as many as the strategy was told of.
 
     Returns:
         float32 tensors; None if what comes out is not finite.
     """
-    names = list(array_records(updates[0].content)["arrays"])
+    names = [name for name, _ in updates[0].arrays.form]
     before = strategy_memory.memory(strategy)
-    for update in updates:
-        replies[update.node.node_id].content = update.content
     with np.errstate(over="ignore", invalid="ignore"), _told(strategy, num_malicious):  # what comes of it: see below
-        arrays, _ = strategy.aggregate_train(round_number, [replies[update.node.node_id] for update in updates])
+        if type(strategy) in averaging.PLAIN:
+            arrays: ArrayRecord | None = averaging.mean([(update.arrays, update.counts) for update in updates])
+        else:
+            for update in updates:
+                replies[update.node.node_id].content = update.content
+            arrays, _ = strategy.aggregate_train(round_number, [replies[update.node.node_id] for update in updates])
     assert arrays is not None, "a strategy given usable updates must average them"
     # Some of Flower's strategies mix in a NumPy float64: their arrays come out twice as wide.
     averaged = to_state(arrays)

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median_low
 
-from flwr.app import RecordDict
-
-from common.arrays import to_record, to_state
-from common.contents import array_records
+from common import flat
+from common.arrays import to_state
 from common.errors import RunDirectoryError
 from common.models import State
 from server.memory import Plain
@@ -76,12 +74,12 @@ class Clipping:
         share = limit / update.norm
         state = {
             name: (origin.double() + share * (value.double() - origin.double())).to(value.dtype)
-            for name, value in to_state(array_records(update.content)["arrays"]).items()
+            for name, value in to_state(update.arrays).items()
             for origin in (reference[name],)
         }
-        content = RecordDict({"arrays": to_record(state), "metrics": update.content["metrics"]})
+        arrays = flat.ArrayRecord(update.arrays.form, flat.vector_of(state))
         told = f"clipped from {update.norm:.3g} to {limit:.3g} ({self._ratio:g} x the median of the last rounds)"
-        return replace(update, content=content, clipped=told)
+        return replace(update, arrays=arrays, clipped=told)
 
 
 def _checked(norms: Plain) -> list[list[float]]:

@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from flwr.app import MetricRecord, RecordDict
-
-from common.arrays import to_encoded, to_record, to_state
+from common import flat
+from common.arrays import to_encoded, to_state
 from common.codecs import by_name
-from common.contents import array_records, metric_records
 from common.models import State, own_copy
 from common.settings import Settings
 from common.wire import model_digest, pack
@@ -164,14 +162,12 @@ def rebased(update: Screened, base: State, state: State, staleness: int) -> Scre
     Its weights become ``state`` + (its own - ``base``), computed in float64; for the average, its examples count
     (1 + staleness) ^ -0.5 times. What is reported of it stays as the node said it.
     """
-    weights = to_state(array_records(update.content)["arrays"])
     moved = {
         name: (state[name].double() + (value.double() - base[name].double())).to(value.dtype)
-        for name, value in weights.items()
+        for name, value in to_state(update.arrays).items()
     }
-    said = metric_records(update.content)["metrics"]
-    metrics = MetricRecord({**said, "num-examples": update.num_examples * (1 + staleness) ** DISCOUNT_POWER})
-    return replace(update, content=RecordDict({"arrays": to_record(moved), "metrics": metrics}))
+    arrays = flat.ArrayRecord(update.arrays.form, flat.vector_of(moved))
+    return replace(update, arrays=arrays, counts=update.num_examples * (1 + staleness) ** DISCOUNT_POWER)
 
 
 def _is_of_same(update: Screened, node: Node) -> bool:

@@ -72,17 +72,24 @@ class Screened:
     """An update that may be averaged."""
 
     node: Node
-    content: RecordDict  # "arrays" and "metrics", with just the keys that strategies need
+    arrays: flat.ArrayRecord  # the weights, to be averaged
+    counts: float  # for how many examples, there
     num_examples: int
     train_loss: float
     shard: int
     fit_seconds: float
     threads: int
-    weights: flat.ArrayRecord  # as they came in, whatever becomes of the content
+    weights: flat.ArrayRecord  # as they came in, whatever becomes of the arrays
     fingerprint: int  # of these
     said: int  # fingerprint of what came in: of the weights, or under a codec of the change
     norm: float  # L2 distance from the global model, as it came in
     clipped: str = ""  # by how much it was shortened, one line; "": not at all (server.updates.clipping)
+
+    @property
+    def content(self) -> RecordDict:
+        """The same for Flower's strategies, with just the keys that they need."""
+        metrics = MetricRecord({"num-examples": self.counts, "train-loss": self.train_loss})
+        return RecordDict({"arrays": self.arrays, "metrics": metrics})
 
 
 @dataclass(frozen=True)
@@ -121,10 +128,10 @@ class Screen:
             raise Rejected(f"{_endless(found.arrays)} holds values that are not finite")
         if norm > MAX_GROWTH and norm > (limit := MAX_GROWTH * max(1.0, _length(origin.vector))):
             raise Rejected(f"{norm:.3g} away from the global model, at most {limit:.3g} is accepted")
-        kept = MetricRecord({"num-examples": num_examples, "train-loss": metrics.train_loss})
         return Screened(
             node=node,
-            content=RecordDict({"arrays": found.arrays, "metrics": kept}),
+            arrays=found.arrays,
+            counts=num_examples,
             num_examples=num_examples,
             train_loss=metrics.train_loss,
             shard=shard,

@@ -37,7 +37,7 @@ def reference() -> State:
 
 
 def change(update: Screened) -> torch.Tensor:
-    return to_state(update.content.array_records["arrays"])["weight"].double() - reference()["weight"].double()
+    return to_state(update.arrays)["weight"].double() - reference()["weight"].double()
 
 
 @given(values=UPDATES, ratio=RATIOS)

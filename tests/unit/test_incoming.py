@@ -43,9 +43,7 @@ def reason(arrays: ArrayRecord, codec: Codec | None) -> str:
 
 
 def weights(found: Screened) -> list[float]:
-    return [
-        value for array in found.content.array_records["arrays"].values() for value in array.numpy().ravel().tolist()
-    ]
+    return [float(value) for value in found.arrays.vector]
 
 
 def payload(codec: str, data: bytes) -> ArrayRecord:
