@@ -148,11 +148,7 @@ class Fleet(NodeGrid):
 
 
 def _answers(ended: "SimpleQueue[Assignment | None]", exchange: "Future[None]") -> Iterator[Answer]:
-    """What the tasks of an exchange come to, as they end.
-
-    They are read here, one after another and not by the link's thread, so that never all updates are in memory both as
-    they came and as arrays.
-    """
+    """What the tasks of an exchange come to, as they end."""
     while assignment := ended.get():
         yield assignment.answer()
     exchange.result()

@@ -17,14 +17,13 @@ class Paid:
     """An update that came for a debt, and how long after its task went out."""
 
     debt: Debt
-    update: pb.Update
+    reply: Message
     seconds: float
     size: int  # bytes
 
     def answer(self) -> Answer:
         """In the form of an answer in time."""
-        task = Message(RecordDict(), self.debt.node_id, TRAIN)
-        return Answer(self.debt.node_id, from_update(self.update, task), "", self.seconds, 0, self.size)
+        return Answer(self.debt.node_id, self.reply, "", self.seconds, 0, self.size)
 
 
 class Debts:
@@ -62,7 +61,8 @@ class Debts:
                 else "another late update of this node waits"
             )
         seconds = asyncio.get_running_loop().time() - self._since[debt.task]
-        self._paid[node.node_id] = Paid(debt, update, seconds, size)
+        reply = from_update(update, Message(RecordDict(), node.node_id, TRAIN))
+        self._paid[node.node_id] = Paid(debt, reply, seconds, size)
         return ""
 
     def collect(self) -> list[Paid]:
