@@ -29,6 +29,7 @@ READ_BYTES = 8 * 1024
 STRANGER_SECONDS, STRANGER_GRACE_SECONDS = 15.0, 5.0
 _MAX_STRANGERS = 256  # calls at once
 
+Options = tuple[tuple[str, int], ...]
 Serve = Callable[[Any, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[None]]
 
 
@@ -50,13 +51,13 @@ class Doors:
         await asyncio.gather(*(server.stop(grace) for server in self.servers))
 
 
-def bind(link: LinkSettings, authority: Authority | None, max_bytes: int, join: Serve, enrol: Serve | None) -> Doors:
-    """Take the ports, without answering yet; plaintext if there is no authority.
+def bind(link: LinkSettings, authority: Authority | None, more: Options, join: Serve, enrol: Serve | None) -> Doors:
+    """Take the ports, without answering yet; plaintext if there is no authority. ``more`` are options for the link's.
 
     Raises:
         UsageError: a port is taken or the address is not this machine's.
     """
-    options = (*_common_options(), ("grpc.max_receive_message_length", max_bytes))
+    options = (*_common_options(), *more)
     if authority is None or enrol is None:
         server = _server(options, 2 * MAX_NODES, {JOIN: join, HEALTH: _healthy})
         return Doors((server,), _listen(server, link.host, link.port, None, "--port or --host"), 0)
@@ -79,7 +80,7 @@ def bind(link: LinkSettings, authority: Authority | None, max_bytes: int, join: 
     raise AssertionError("the last attempt returns or raises")
 
 
-def _common_options() -> tuple[tuple[str, int], ...]:
+def _common_options() -> Options:
     return (
         *CHANNEL_OPTIONS,
         ("grpc.so_reuseport", 0),
@@ -88,7 +89,7 @@ def _common_options() -> tuple[tuple[str, int], ...]:
     )
 
 
-def _stranger_options() -> tuple[tuple[str, int], ...]:
+def _stranger_options() -> Options:
     return (
         ("grpc.max_receive_message_length", MAX_HELLO_BYTES),
         ("grpc.max_metadata_size", 8 * 1024),

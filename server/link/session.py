@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from common import fleet_pb2 as pb
 from server.grids import Node, Seen
+from server.link.reads import Reads
 from server.link.sends import Sends
 
 BEAT = pb.ToNode(beat=pb.Beat())
@@ -26,15 +27,19 @@ class Session:
         stream: "grpc.aio.ServicerContext[bytes, bytes]",
         key: str,
         sends: Sends,
+        reads: Reads,
         beat_seconds: float,
     ) -> None:
-        """What is large waits for a turn of ``sends``; every ``beat_seconds`` meanwhile, the node is shown a beat."""
+        """What is large waits for a turn of ``sends`` or ``reads``.
+
+        Every ``beat_seconds`` in which a message waits to be sent, the node is shown a beat.
+        """
         self.node = node
         self.key = key
         self.has_renewed = False  # its certificate, on this link
         self.said_farewell = False
         self._stream = stream
-        self._sends, self._beat_seconds = sends, beat_seconds
+        self._sends, self._reads, self._beat_seconds = sends, reads, beat_seconds
         self._outbox: asyncio.Queue[pb.ToNode | Callable[[], bytes] | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[str] = self._loop.create_future()
@@ -42,6 +47,7 @@ class Session:
         self._past = ""  # a task whose round is over and which the node has not dropped or done yet
         self._is_cancelled = False  # whether it was told to drop it
         self._in_hand, self._seen = "", Seen()  # the last task that the node said it works on
+        self._is_due = False  # it has said that it is done, so an update comes next
 
     @property
     def free(self) -> bool:
@@ -84,10 +90,14 @@ class Session:
             self._in_hand, self._seen = task, Seen(taken_at=now - since_seconds)
         elif not task and math.isnan(self._seen.done_at):
             self._seen = replace(self._seen, done_at=now)
+            self._is_due = bool(self._in_hand)
 
-    def seen(self, task: str) -> Seen:
-        """When the node was heard to take that task and to be done with it, on this link."""
-        return self._seen if task == self._in_hand else Seen()
+    def answers(self, task: str) -> Seen:
+        """The node's answer to a task is in: when it was heard to take it and to be done with it, on this link."""
+        seen = self._seen if task == self._in_hand else Seen()
+        self.works_on("")
+        self._is_due = False
+        return seen
 
     def outlasts(self, task: str) -> None:
         """The node may go on with a task after its round; until it works on it no more, it is not free."""
@@ -116,9 +126,18 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
-        while not (reason := self._hear(await self._stream.read(), handle)):
+        while not (reason := self._hear(await self._next(), handle)):
             pass
         return reason
+
+    async def _next(self) -> Any:
+        if not self._is_due:
+            return await self._stream.read()
+        self._is_due = False
+        self._last_heard = math.inf  # who has to wait is not silent
+        async with self._reads.turn():
+            self._last_heard = self._loop.time()
+            return await self._stream.read()
 
     def _hear(self, raw: Any, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
         """Act on what came; why to end the link, or ''. Nothing of it is kept here while the next is waited for."""

@@ -19,6 +19,7 @@ from server.admission.refused import Refused
 from server.grids import Node
 from server.link.doors import bind
 from server.link.open_tasks import OpenTasks
+from server.link.reads import Reads
 from server.link.relay import Listener
 from server.link.roster import Roster
 from server.link.sends import Sends
@@ -50,7 +51,7 @@ class Streams:
         self._num_shards = settings.data.num_shards
         self._roster = roster
         self._max_message_bytes = 2 * model_bytes + MAX_SIGNAL_BYTES
-        self._sends = Sends(model_bytes)
+        self._sends, self._reads = Sends(model_bytes), Reads(model_bytes, settings.federation.clients)
         self._listener = listener
         self._changed = changed
 
@@ -66,7 +67,7 @@ class Streams:
         doors = bind(
             self._link,
             control.authority if control else None,
-            self._max_message_bytes + OVERSIZE_BYTES,
+            (("grpc.max_receive_message_length", self._max_message_bytes + OVERSIZE_BYTES), *self._reads.options),
             self.join,
             control.enrolment.serve if control else None,
         )
@@ -122,7 +123,7 @@ class Streams:
             return
         except (TimeoutError, WireError):
             await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
-        session = Session(node, stream, hello.key, self._sends, self._link.beat_seconds)
+        session = Session(node, stream, hello.key, self._sends, self._reads, self._link.beat_seconds)
         former = self.sessions.get(node.node_id)
         if former:
             former.end("the same node joined anew")
@@ -193,8 +194,7 @@ class Streams:
         return ""
 
     def _take(self, session: Session, update: pb.Update, size: int) -> None:
-        seen = session.seen(update.task)
-        session.works_on("")
+        seen = session.answers(update.task)
         self._changed()
         is_training = self.tasks.is_training(update.task)
         if reason := self.tasks.take(session.node, update, size, seen):

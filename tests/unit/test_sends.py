@@ -8,6 +8,7 @@ import grpc
 
 from common import fleet_pb2 as pb
 from server.grids import Node
+from server.link.reads import Reads
 from server.link.sends import MAX_BYTES, MIN_AT_ONCE, Sends
 from server.link.session import Session
 from tests.virtual_time import in_virtual_time
@@ -45,6 +46,7 @@ class Crowd:
                 cast("grpc.aio.ServicerContext[bytes, bytes]", stream),
                 "",
                 sends,
+                Reads(message_bytes, number),
                 BEAT_SECONDS,
             )
             for place, stream in enumerate(self.streams)
