@@ -77,7 +77,7 @@ def serve(settings: Settings, num_nodes: int, num_rounds: int) -> None:
             fleet.settle(Verdict(node_id(r.node), r.task, r.verdict, r.reason) for r in done.reports)
             print(json.dumps(figures(done) | {"cpu": time.process_time() - cpu}), flush=True)
             cpu = time.process_time()
-        print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}), flush=True)
+        print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}), flush=True)
         fleet.say_farewell("the benchmark is done", run_done=True)
 
 
@@ -96,7 +96,8 @@ def main() -> None:
     share_one_heap()
     collect_less_often()
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    settings = {"link.host": "127.0.0.1", "link.port": 0, "data.num_shards": asked.nodes, "link.silence_seconds": 60}
+    settings = {"link.host": "127.0.0.1", "link.port": 0, "data.num_shards": asked.nodes}
+    settings |= {"federation.clients": asked.nodes, "link.silence_seconds": 60}
     settings |= {"link.beat_seconds": 10}  # a thousand idle nodes must leave the cores to a round
     serve(load(("the benchmark", settings)), asked.nodes, asked.rounds)
 
