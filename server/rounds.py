@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from common import flat
 from common.arrays import to_record
 from common.models import State
 from server import strategies
@@ -45,11 +44,11 @@ def rounds(
 
 
 def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: int, cohort: Cohort) -> Round:
-    start, nodes, budgets, came = _exchanged(grid, plan, state, number, cohort)
+    origin, start, nodes, budgets, came = _exchanged(grid, plan, state, number, cohort)
     judged = Accounted(came.answers, nodes, came.checked, came.rejected)
     if plan.late:
         judged = plan.late.account(number, state, judged, budgets)
-    checked, rejected = _compared(plan, repeats, number, state, judged)
+    checked, rejected = _compared(plan, repeats, number, origin, judged)
     updates = [update for update in checked if update.node.node_id not in rejected]
     averaged, reason = _average(plan, number, cohort.num_wanted, updates, judged.answers, rejected)
     for update in checked:
@@ -73,8 +72,8 @@ def _round(grid: NodeGrid, plan: Plan, repeats: Repeats, state: State, number: i
 
 def _exchanged(
     grid: NodeGrid, plan: Plan, state: State, number: int, cohort: Cohort
-) -> tuple[float, dict[int, Node], Mapping[int, int], Arrivals]:
-    """When tasks went out, to which nodes, the most examples that each may claim, and what came."""
+) -> tuple[Origin, float, dict[int, Node], Mapping[int, int], Arrivals]:
+    """What went out and when, to which nodes, the most examples that each may claim, and what came."""
     standing_by = cohort.reserve if plan.replace_lost else ()
     asked = sorted(cohort.nodes, key=lambda node: node.order)
     nodes = {node.node_id: node for node in (*asked, *standing_by)}
@@ -100,18 +99,18 @@ def _exchanged(
         nodes,
         lambda reply, node: plan.screen.check(reply, node, origin, budgets.get(node.node_id)),
     )
-    return start, nodes, budgets, came
+    return origin, start, nodes, budgets, came
 
 
 def _compared(
-    plan: Plan, repeats: Repeats, number: int, state: State, judged: Accounted
+    plan: Plan, repeats: Repeats, number: int, origin: Origin, judged: Accounted
 ) -> tuple[list[Screened], dict[int, str]]:
     """The sound updates, first those to average, in order and clipped; and why the others are not to be averaged."""
-    model = fingerprint(flat.vector_of(state))
+    model = fingerprint(origin.vector)
     rejected = judged.rejected | repeats.stale(number, judged.checked, model)
     rejected |= plan.screen.compare([u for u in judged.checked if u.node.node_id not in rejected], model)
     checked = sorted(judged.checked, key=lambda update: replace(update.node, shard=update.shard).order)
-    usable = plan.clipping.clipped([u for u in checked if u.node.node_id not in rejected], state)
+    usable = plan.clipping.clipped([u for u in checked if u.node.node_id not in rejected], origin.state)
     return [*usable, *(update for update in checked if update.node.node_id in rejected)], rejected
 
 
