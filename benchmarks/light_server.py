@@ -26,7 +26,7 @@ from server.admission.passport import Control
 from server.fleet import Fleet
 from server.gathering import Cohort, gather
 from server.grids import Verdict
-from server.heap import collect_less_often, share_one_heap
+from server.heap import collect_less_often, keep_freed_memory, share_one_heap
 from server.link.roster import Roster, node_id
 from server.plan import Plan
 from server.report import Round
@@ -94,6 +94,7 @@ def main() -> None:
         parser.add_argument(flag, type=int, required=True)
     asked = parser.parse_args()
     share_one_heap()
+    keep_freed_memory()
     collect_less_often()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     settings = {"link.host": "127.0.0.1", "link.port": 0, "data.num_shards": asked.nodes}

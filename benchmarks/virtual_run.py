@@ -4,7 +4,7 @@ import os
 import sys
 
 from server import fork_server
-from server.heap import collect_less_often, share_one_heap
+from server.heap import collect_less_often, keep_freed_memory, share_one_heap
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     if "--workers" in sys.argv:
         fork_server.begin()
     share_one_heap()
+    keep_freed_memory()
     collect_less_often()
     from benchmarks import virtual_nodes
 

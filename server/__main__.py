@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from common.command_line import Parser, PlainParser, layers, run_command
 from common.errors import SettingsError, UsageError
 from server import fork_server
-from server.heap import collect_less_often, share_one_heap
+from server.heap import collect_less_often, keep_freed_memory, share_one_heap
 
 if TYPE_CHECKING:
     from common.layers import Layer
@@ -51,6 +51,7 @@ def main() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     _begin_workers(given)
     share_one_heap()
+    keep_freed_memory()
     collect_less_often()
     from server.running import print_settings, run
 

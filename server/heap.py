@@ -10,19 +10,32 @@ NEW_OBJECTS = 20_000  # until the collector looks; Python's own number is 700
 
 
 def share_one_heap() -> bool:
-    """Call it before the first thread starts; whether it did anything: only glibc has several heaps, and these calls.
+    """Let all threads have one heap: what one gives back another can take. Call it before the first thread starts.
 
-    What one thread gives back another can take. Blocks of up to 32 MiB come from the heap, which keeps as much free
-    memory at its end: else the system takes the memory of a round's updates away and clears every page of it anew.
+    Returns:
+        Whether it did anything: only glibc has several heaps, and this call.
     """
-    options = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _KEPT_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES))
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-        return all(bool(mallopt(*option)) for option in options)
-    except (AttributeError, OSError, TypeError):
-        return False
+    return _set(_M_ARENA_MAX, 1)
+
+
+def keep_freed_memory() -> bool:
+    """Take blocks of up to 32 MiB from the heap, and leave as much free memory at its end.
+
+    Else the system takes the memory of a round's updates away and clears every page of it anew.
+
+    Returns:
+        Whether it did anything, as above.
+    """
+    return _set(_M_MMAP_THRESHOLD, _KEPT_BYTES) and _set(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def collect_less_often() -> None:
     """Let the collector look less often: most of what a round makes lives until its end."""
     gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
+
+
+def _set(option: int, value: int) -> bool:
+    try:
+        return bool(ctypes.CDLL(None).mallopt(option, value))
+    except (AttributeError, OSError, TypeError):
+        return False

@@ -17,7 +17,7 @@ from common.records import answer, identify
 from common.wire import from_task, to_update
 from server import fork_server
 from server.fork_server import SIGNALS, signals_held_back
-from server.heap import share_one_heap
+from server.heap import keep_freed_memory, share_one_heap
 
 ClientApp = Callable[[Message, Context], Message]
 Replies = Callable[[Sequence[Message], Sequence[Context]], Iterable[Message]]
@@ -112,6 +112,7 @@ def _hand_out(pipe: Connection, waiting: Iterator[tuple[int, Work]], in_hand: di
 def _serve(client_app: str, together: str, pipe: Connection, parents_life: Connection) -> None:
     """Work until the pipe is closed. Signals to the whole group are the parent's business; its end is the workers'."""
     share_one_heap()
+    keep_freed_memory()
     gc.freeze()  # what was imported before the fork: looking for garbage there would copy 50 MB of it
     os.setpgid(0, 0)
     for number in SIGNALS:

@@ -34,10 +34,10 @@ libc.fflush(None)
 
 COUNT_FAULTS = """
 import resource, sys
-from server.heap import share_one_heap
+from server.heap import keep_freed_memory
 
 if sys.argv[1] == "kept":
-    assert share_one_heap()
+    assert keep_freed_memory()
 
 def faults_of_a_round():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
