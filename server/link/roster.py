@@ -97,10 +97,6 @@ class Roster:
         member = self._members[node.name]
         self._members[node.name] = replace(member, live=False, left_at=self._clock(), is_leased=not with_a_word)
 
-    def live(self) -> list[Node]:
-        """Nodes that are here, in node order."""
-        return sorted((m.node for m in self._members.values() if m.live), key=lambda node: node.order)
-
     def seen(self) -> list[Node]:
         """All nodes that joined in this server's life."""
         return [member.node for member in self._members.values()]
