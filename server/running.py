@@ -29,7 +29,6 @@ from server.engines.ray import ray_grid
 from server.engines.superlink import submit
 from server.fleet import Fleet
 from server.gathering import gather
-from server.link.announce import announced
 from server.link.roster import Roster
 from server.opening import opened, resolve, resumed_path
 from server.simulation import Simulation
@@ -176,6 +175,8 @@ def _announced(run: RunDirectory, fleet: Fleet, control: Control | None, console
     if not link.announce:
         yield
         return
+    from server.link.announce import announced  # here: nothing else needs zeroconf
+
     with announced(
         link.host,
         fleet.port,
