@@ -51,7 +51,7 @@ def find_server(
         flag: ``--server``, None where not given.
         environment: ``FEDGE_SERVER``, None or empty where not set.
         configured: ``client.server`` of the settings, None or empty where not set.
-        search_seconds: how long to listen on the local network, >= 0; answers end it early.
+        search_seconds: how long to wait for an answer on the local network, >= 0.
         interfaces: IPv4 addresses of the interfaces to search on; None = all.
         service: DNS-SD type to search for.
         prefer: whether a server with this authority (see ``Found``) is taken before all others.

@@ -18,9 +18,11 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from common.address import Ip, OwnAddress, join_address, own_addresses
 
-# Answers come 20-120 ms apart (RFC 6762, section 6): wait for the others after the first. One that
-# came up within the last second may answer later still, and is missed where another is there.
+# Answers come 20-120 ms apart (RFC 6762, section 6): wait for the others after the first.
 _SETTLE_SECONDS = 0.3
+# The question goes out within 120 ms, and who spoke in the second before it, to another node say, answers when that is
+# over. Two servers whose words lie apart would else be heard in turns, one of them in each search.
+_ALL_SECONDS = 1.5
 _MAX_SERVERS = 32
 _MAX_ADDRESSES = 16
 
@@ -53,10 +55,12 @@ def search(
     interfaces: Sequence[str] | None = None,
     prefer: Callable[[str], bool] = lambda _: False,
 ) -> list[Found]:
-    """Servers that answer within ``seconds``, the one to take first; ends soon after the first answer.
+    """Servers that answer within ``seconds``, the one to take first; ends when all had the time to answer.
+
+    Where the first answer is that of a server that is preferred, it ends soon after.
 
     Args:
-        seconds: how long to wait for an answer, >= 0.
+        seconds: how long to wait for the first answer, >= 0.
         service: DNS-SD type to search for.
         interfaces: IPv4 addresses of the interfaces to search on; None = all.
         prefer: whether a server with this authority is taken before all others.
@@ -66,7 +70,7 @@ def search(
     """
     try:
         with asyncio.Runner() as runner:
-            return choose(runner.run(_search(seconds, service, interfaces)), prefer)
+            return choose(runner.run(_search(seconds, service, interfaces, prefer)), prefer)
     except (OSError, RuntimeError, Error) as error:
         raise SearchError(" ".join(str(error).split()) or type(error).__name__) from error
 
@@ -107,8 +111,10 @@ def validated(
     return Found(_clean(name), str(best), port, run_name, here, enrol_port, told.get(b"ca", "")[:16])
 
 
-async def _search(seconds: float, service: str, interfaces: Sequence[str] | None) -> list[Found]:
-    own = own_addresses()
+async def _search(
+    seconds: float, service: str, interfaces: Sequence[str] | None, prefer: Callable[[str], bool]
+) -> list[Found]:
+    own, clock = own_addresses(), asyncio.get_running_loop().time
     servers: dict[str, Found] = {}
     lookups: dict[str, asyncio.Task[None]] = {}
     answered = asyncio.Event()
@@ -128,10 +134,12 @@ async def _search(seconds: float, service: str, interfaces: Sequence[str] | None
     async with AsyncZeroconf(interfaces=on, ip_version=IPVersion.V4Only) as network:
         # Multicast answers (QM): a unicast one goes to port 5353, which on this machine another
         # program (Avahi, the server itself) may share and then swallow the answer.
+        all_in = clock() + _ALL_SECONDS
         browser = AsyncServiceBrowser(network.zeroconf, service, [heard], question_type=DNSQuestionType.QM)
         with suppress(TimeoutError):
             await asyncio.wait_for(answered.wait(), seconds)
-            await asyncio.sleep(_SETTLE_SECONDS)
+            is_known = any(prefer(server.authority) for server in servers.values())
+            await asyncio.sleep(max(_SETTLE_SECONDS, 0.0 if is_known else all_in - clock()))
         await browser.async_cancel()
         for lookup in lookups.values():
             lookup.cancel()
