@@ -6,7 +6,6 @@ servers and subcommands may work with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +13,16 @@ from typing import Any
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 
 from common.errors import UsageError
 from common.state import write_private
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid")
 
 
-class IssuedToken(_Record):
+@dataclass(slots=True, config=_STRICT)
+class IssuedToken:
     """A join token as the server remembers it."""
 
     secret_sha256: str
@@ -34,7 +33,8 @@ class IssuedToken(_Record):
     ends_uptime: float = 0.0  # seconds
 
 
-class Member(_Record):
+@dataclass(slots=True, config=_STRICT)  # a thousand of them are read anew after each enrolment
+class Member:
     """A node that was enrolled once."""
 
     key: str
@@ -44,8 +44,10 @@ class Member(_Record):
     own_examples: int | None = None  # the most that it may have of its own; None = what it says when it joins next
 
 
-class Content(_Record):
+class Content(BaseModel):
     """All that the file holds."""
+
+    model_config = _STRICT
 
     tokens: dict[str, IssuedToken] = {}
     nodes: dict[str, Member] = {}
@@ -87,7 +89,7 @@ class MembersFile:
         with self._lock:
             content = self._read()
             yield content
-            write_private(self._path, json.dumps(content.model_dump(), indent=1).encode())
+            write_private(self._path, content.model_dump_json(indent=1).encode())
 
     def _read(self) -> Content:
         try:
