@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,8 @@ class Session:
         self.said_farewell = False
         self._stream = stream
         self._sends, self._reads, self._beat_seconds = sends, reads, beat_seconds
-        self._outbox: asyncio.Queue[pb.ToNode | Callable[[], bytes] | None] = asyncio.Queue()
+        self._outbox: deque[pb.ToNode | Callable[[], bytes] | None] = deque()
+        self._writing: asyncio.Task[str] | None = None  # an idle link has none: a thousand would be megabytes
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._last_heard = self._loop.time()
@@ -67,14 +69,14 @@ class Session:
     @property
     def is_drained(self) -> bool:
         """Whether nothing waits to be sent."""
-        return self._outbox.empty()
+        return not self._outbox
 
     def send(self, message: pb.ToNode | Callable[[], bytes]) -> None:
         """Queue a message; one that is large is made when its turn comes."""
-        if self._outbox.qsize() >= MAX_WAITING:
+        if len(self._outbox) >= MAX_WAITING:
             self.end("it does not read what it is sent")
             return
-        self._outbox.put_nowait(message)
+        self._put(message)
 
     def cancel(self, task: str, reason: str) -> None:
         """Tell the node to drop a task; until it says that it has, it is not free."""
@@ -106,7 +108,7 @@ class Session:
     def finish(self, farewell: pb.Farewell) -> None:
         """Send what waits, then a farewell, then close."""
         self.send(pb.ToNode(farewell=farewell))
-        self._outbox.put_nowait(None)
+        self._put(None)
 
     def end(self, reason: str) -> None:
         """Close now."""
@@ -115,15 +117,25 @@ class Session:
 
     async def run(self, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
         """Carry messages until the link ends; returns why it did."""
-        tasks = [asyncio.create_task(self._read(handle)), asyncio.create_task(self._write())]
+        reading = self._begin(self._read(handle))
         try:
-            done, _ = await asyncio.wait([*tasks, self._over], return_when=asyncio.FIRST_COMPLETED)
-            first = self._over if self._over in done else next(iter(done))
-            return first.result() if not first.exception() else "its link broke"
+            return await self._over
         finally:
+            tasks = [task for task in (reading, self._writing) if task]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[Any, Any, str]) -> asyncio.Task[str]:
+        """Do what ends the link if it fails, or returns why."""
+
+        def ended(task: asyncio.Task[str]) -> None:
+            if not task.cancelled() and (reason := "its link broke" if task.exception() else task.result()):
+                self.end(reason)
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        return task
 
     async def _read(self, handle: Callable[["Session", pb.FromNode, int], str]) -> str:
         while not (reason := self._hear(await self._next(), handle)):
@@ -149,10 +161,16 @@ class Session:
         except DecodeError:
             return "it sent bytes that are no message"
 
+    def _put(self, queued: pb.ToNode | Callable[[], bytes] | None) -> None:
+        self._outbox.append(queued)
+        if self._writing is None or self._writing.done():
+            self._writing = self._begin(self._write())
+
     async def _write(self) -> str:
-        while await self._write_one(await self._outbox.get()):
-            pass
-        return "the server said farewell"
+        while self._outbox:
+            if not await self._write_one(self._outbox.popleft()):
+                return "the server said farewell"
+        return ""
 
     async def _write_one(self, queued: pb.ToNode | Callable[[], bytes] | None) -> bool:
         """Write what was queued, and keep no copy of it; False = that was all."""
