@@ -165,6 +165,9 @@ class Conductor:
         """Evaluate and save a finished round, then tell everyone."""
         done, aside = self._strikes.judged(self.run.with_lost(done))
         self._failed = 0 if done.averaged else self._failed + 1
+        start = time.monotonic()
+        done.digest()
+        digesting = time.monotonic() - start
         done, evaluation = self._tested(done)
         start = time.monotonic()
         self._tensorboard.write(done.number, evaluation, done)  # first: a resume hides what was not committed
@@ -175,7 +178,7 @@ class Conductor:
         )
         self.console.round_done(done, done.number, evaluation, is_best, self.run.settings.federation.rounds)
         self._gallery.show(done.number, evaluation, done)
-        self._write_seconds = time.monotonic() - start
+        self._write_seconds = digesting + time.monotonic() - start
         self._look_at_clock()
         for name in aside:
             self.console.notice(f"{name} is set aside for the rest of the run: its updates were unusable")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from common.flat import ArrayRecord
@@ -23,7 +24,7 @@ class NodeReport:
     node: str
     shard: int  # -1: the node's own data; -2: not known
     examples: int  # examples the update was trained on; 0 without one
-    weights: ArrayRecord | None  # of the update, as they came in; None without one. See ``Round.let_go``
+    weights: ArrayRecord | None  # of the update, as they came in; None without one. See ``Round.digest``
     verdict: Verdict
     reason: str  # one line; "" if accepted as it was
     train_loss: float  # mean cross-entropy per example; nan without an update
@@ -57,9 +58,9 @@ class NodeReport:
             threads=0,
         )
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Hex digest of the update's weights, worked out at each call; "" without one."""
+        """Hex digest of the update's weights, worked out at the first call; "" without one."""
         if self.weights is None:
             return ""
         assert self.weights, f"the round of {self.task} has let go of it"
@@ -130,8 +131,14 @@ class Round:
         """What is tested and may become the best; nodes train on from ``state``."""
         return self.average or self.state
 
+    def digest(self) -> None:
+        """Work out what the ledger says of the updates, and free them: to evaluate takes memory too."""
+        for report in self.reports:
+            _ = report.sha256  # from now on it is known
+        self.let_go()
+
     def let_go(self) -> None:
-        """Free the updates; the round is written by now, for no line of the ledger can be made any more."""
+        """Free the updates; unless they were digested, no line of the ledger can be made any more."""
         for report in self.reports:
             if report.weights is not None:
                 report.weights.clear()

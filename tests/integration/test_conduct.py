@@ -1,5 +1,6 @@
 """Rule: every finished round is saved and told to its nodes; a run that cannot go on ends with all it learned."""
 
+import gc
 import io
 import json
 from collections.abc import Iterator
@@ -17,10 +18,13 @@ from common import models
 from common.arrays import to_encoded, to_state
 from common.codecs import by_name
 from common.errors import Interrupted, RunFailed
+from common.flat import ArrayRecord
 from common.layers import load
 from common.models import State
 from common.records import OWN
 from common.settings import Settings
+from common.training import Evaluation, evaluate
+from server import conductor
 from server.conductor import conduct
 from server.console import make_console
 from server.stopping import StopRequest
@@ -35,10 +39,10 @@ def settings_of(**changes: Any) -> Settings:
     return load(("the test", values | {key.replace("_", ".", 1): value for key, value in changes.items()}))
 
 
-def learned(message: Message, shard: int = 0) -> Content:
+def learned(message: Message, shard: int = 0, step: float = 0.001) -> Content:
     """The model that came, its last bias a little larger."""
     state: State = to_state(message.content.array_records["arrays"])
-    return update_of(state | {"fc3.bias": state["fc3.bias"] + 0.001}, shard)
+    return update_of(state | {"fc3.bias": state["fc3.bias"] + step}, shard)
 
 
 def says(text: str) -> Script:
@@ -90,6 +94,21 @@ def test_every_round_is_saved_and_told(new_run: Any) -> None:
     assert run.checkpoint.round == 2
     start = models.initial_state("lenet5", run.settings.run.seed)
     assert run.checkpoint.state["fc3.bias"].tolist() == (start["fc3.bias"] + 0.001 + 0.001).tolist()
+
+
+def test_a_round_is_evaluated_without_its_updates(new_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    grid = ScriptedGrid({NODES[0]: learned, NODES[1]: lambda task: learned(task, 1, 0.002)})
+
+    def evaluated(*parts: Any, **options: Any) -> Evaluation:
+        grid.tasks.clear()
+        gc.collect()
+        held.append(sum(isinstance(each, ArrayRecord) and each.vector.size > 0 for each in gc.get_objects()))
+        return evaluate(*parts, **options)
+
+    monkeypatch.setattr(conductor, "evaluate", evaluated)
+    story(new_run(settings_of()), grid)
+    assert held == [held[0]] * 3, "rounds 1 and 2 hold weights that round 0 did not"
 
 
 def test_rounds_in_a_row_without_a_usable_update_end_the_run(new_run: Any) -> None:

@@ -145,13 +145,22 @@ def test_every_task_is_reported_in_node_order() -> None:
 def test_the_ledger_knows_an_update_by_its_bits_until_the_next_round(strategy: str) -> None:
     grid = ScriptedGrid({NODES[0]: honest(1.0, 0, 100), NODES[1]: honest(5.0, 1, 300)})
     of_the_name = plan(name=strategy)
-    story = rounds(grid, of_the_name, toy_state(), [1, 2], lambda _: everybody(grid.nodes()))
+    story = rounds(grid, of_the_name, toy_state(), [1, 2, 3], lambda _: everybody(grid.nodes()))
     first = next(story).reports
     assert [each.sha256 for each in first] == [weights_sha256(toy_state(1.0)), weights_sha256(toy_state(5.0))]
-    next(story)
+    second = next(story).reports
     assert [each.weights is not None and len(each.weights) for each in first] == [0, 0]  # no longer kept
-    with pytest.raises(AssertionError, match="the round of run/1/node-0 has let go of it"):
-        first[0].ledger_record()
+    next(story)
+    with pytest.raises(AssertionError, match="the round of run/2/node-0 has let go of it"):
+        second[0].ledger_record()
+
+
+def test_a_digested_round_needs_its_updates_no_more() -> None:
+    grid = ScriptedGrid({NODES[0]: honest(1.0, 0, 100), NODES[1]: says("out of memory")})
+    done = one_round(grid)
+    done.digest()
+    assert [each.weights is not None and len(each.weights) for each in done.reports] == [0, False]
+    assert [each.ledger_record()["sha256"] for each in done.reports] == [weights_sha256(toy_state(1.0)), ""]
 
 
 def test_a_node_with_its_own_data_widens_the_whole() -> None:
