@@ -80,7 +80,7 @@ def _report(run: str, number: int, node: Node, answer: Answer, update: Screened 
         node=node.name,
         shard=shard,
         examples=update.num_examples if update else 0,
-        weights=update.weights if update else None,
+        weights=update.original if update else None,
         verdict="rejected" if rejected else "accepted" if update else "expired",
         reason=rejected or (update.clipped if update else answer.reason),
         train_loss=update.train_loss if update else math.nan,

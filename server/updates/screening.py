@@ -79,7 +79,7 @@ class Screened:
     shard: int
     fit_seconds: float
     threads: int
-    weights: flat.ArrayRecord  # as they came in, whatever becomes of the arrays
+    original: flat.ArrayRecord  # the weights as they came in, whatever becomes of the arrays
     fingerprint: int  # of these
     said: int  # fingerprint of what came in: of the weights, or under a codec of the change
     norm: float  # L2 distance from the global model, as it came in
@@ -137,7 +137,7 @@ class Screen:
             shard=shard,
             fit_seconds=metrics.fit_seconds,
             threads=metrics.threads,
-            weights=found.arrays.copy(),
+            original=found.arrays.copy(),
             fingerprint=found.fingerprint,
             said=found.said,
             norm=norm,

@@ -51,8 +51,8 @@ def test_no_update_is_longer_than_the_limit_and_none_turns(values: list[list[flo
         assert math.isclose(float(change(after).norm()), limit, abs_tol=ROUNDING)
         # parallel, and not opposite: the change is what it was, times one number
         assert torch.allclose(change(after), change(before) * (limit / before.norm), atol=ROUNDING)
-        assert (after.node, after.num_examples, after.weights, after.norm) == (
-            *(before.node, before.num_examples, before.weights, before.norm),
+        assert (after.node, after.num_examples, after.original, after.norm) == (
+            *(before.node, before.num_examples, before.original, before.norm),
         )
         assert after.content["metrics"] == before.content["metrics"]
 

@@ -70,7 +70,7 @@ def test_what_was_used_is_free_before_the_collector_looks() -> None:
         assert weights() is not None  # the average needs it
         found.checked[0].arrays.clear()
         assert weights() is not None  # the ledger needs its digest
-        found.checked[0].weights.clear()
+        found.checked[0].original.clear()
         assert weights() is None
     finally:
         gc.enable()

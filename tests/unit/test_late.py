@@ -37,7 +37,7 @@ def test_a_late_update_keeps_its_difference_and_its_report() -> None:
     late = rebased(update, toy_state(1.0), toy_state(10.0), staleness=3)
     assert float(late.arrays["bias"].numpy()[0]) == 12.0
     assert late.content.metric_records["metrics"]["num-examples"] == 50.0
-    assert (late.num_examples, late.weights, late.norm) == (100, update.weights, update.norm)
+    assert (late.num_examples, late.original, late.norm) == (100, update.original, update.norm)
 
 
 def test_of_the_model_of_now_it_stays_as_it_is() -> None:

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
-
-import grpc
+from typing import Any
 
 from common import fleet_pb2 as pb
-from server.grids import Node
 from server.link.reads import MAX_BYTES, MAX_UNREAD_BYTES, MIN_AT_ONCE, OPTIONS, TURN_SECONDS, Reads
 from server.link.sends import Sends
 from server.link.session import Session
+from tests.sessions import sessions_on
 from tests.virtual_time import in_virtual_time
 
 LARGE = MAX_BYTES // MIN_AT_ONCE  # so that just MIN_AT_ONCE of them may be read at once
@@ -40,18 +38,7 @@ class Crowd:
 
     def __init__(self, number: int, num_nodes: int) -> None:
         self.streams = [Stream() for _ in range(number)]
-        sends, reads = Sends(LARGE), Reads(LARGE, num_nodes)
-        self.sessions = [
-            Session(
-                Node(place + 1, f"n{place}", place),
-                cast("grpc.aio.ServicerContext[bytes, bytes]", stream),
-                "",
-                sends,
-                reads,
-                2.0,
-            )
-            for place, stream in enumerate(self.streams)
-        ]
+        self.sessions = sessions_on(self.streams, Sends(LARGE), Reads(LARGE, num_nodes))
         self.updates = list[str]()
         self.serving = [asyncio.ensure_future(session.run(self._hear)) for session in self.sessions]
         for stream in self.streams:

@@ -104,7 +104,7 @@ def test_an_honest_update_passes_with_all_its_figures() -> None:
     screened = SCREEN.check(reply, OFFENDER, Origin.of(toy_state()))
     assert (screened.num_examples, screened.train_loss, screened.shard) == (700, 0.125, 3)
     assert (screened.fit_seconds, screened.threads, screened.norm) == (0.25, 1, 8.0)  # sqrt(16) * 2
-    assert screened.weights.sha256 == weights_sha256(toy_state(2.0))
+    assert screened.original.sha256 == weights_sha256(toy_state(2.0))
     assert screened.fingerprint == screened.said
     assert dict(screened.content.metric_records["metrics"]) == {"num-examples": 700, "train-loss": 0.125}
 

@@ -2,18 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
-
-import grpc
+from typing import Any
 
 from common import fleet_pb2 as pb
-from server.grids import Node
 from server.link.reads import Reads
 from server.link.sends import MAX_BYTES, MIN_AT_ONCE, Sends
-from server.link.session import Session
+from tests.sessions import BEAT_SECONDS, sessions_on
 from tests.virtual_time import in_virtual_time
 
-BEAT_SECONDS = 2.0
 LARGE = MAX_BYTES // MIN_AT_ONCE  # so that just MIN_AT_ONCE of them may be on their way
 
 
@@ -39,18 +35,7 @@ class Crowd:
 
     def __init__(self, number: int, message_bytes: int = LARGE) -> None:
         self.streams, self.made = [Stream() for _ in range(number)], list[int]()
-        sends = Sends(message_bytes)
-        self.sessions = [
-            Session(
-                Node(place + 1, f"n{place}", place),
-                cast("grpc.aio.ServicerContext[bytes, bytes]", stream),
-                "",
-                sends,
-                Reads(message_bytes, number),
-                BEAT_SECONDS,
-            )
-            for place, stream in enumerate(self.streams)
-        ]
+        self.sessions = sessions_on(self.streams, Sends(message_bytes), Reads(message_bytes, number))
         self.serving = [asyncio.ensure_future(session.run(lambda *_: "")) for session in self.sessions]
         for place, session in enumerate(self.sessions):
             session.send(self._task(place))
