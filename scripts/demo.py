@@ -19,11 +19,7 @@ LEAVE_SECONDS = 10
 
 def main() -> int:
     """Start everything, wait for the server, stop what is left."""
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="rounds of training (default 10)")
-    parser.add_argument("--out", default="runs", help="folder of run directories (default runs)")
-    parser.add_argument("--set", action="append", default=[], help="override a setting, as of the server")
-    arguments = parser.parse_args()
+    arguments = _parse()
     logs = Path(tempfile.mkdtemp(prefix="fedge-demo-"))
     port = _free_port()
     print(
@@ -50,6 +46,14 @@ def main() -> int:
             client.terminate()
             client.wait()
     return code
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of training (default 10)")
+    parser.add_argument("--out", default="runs", help="folder of run directories (default runs)")
+    parser.add_argument("--set", action="append", default=[], help="override a setting, as of the server")
+    return parser.parse_args()
 
 
 def _start(package: str, *arguments: str, log: Path | None = None) -> "subprocess.Popen[bytes]":

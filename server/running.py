@@ -137,18 +137,10 @@ def _superlink_address(text: str) -> str:
 def _on_link(
     settings: Settings, resumed: Path | None, console: Console, stop: StopRequest, directory: list[Path]
 ) -> None:
-    federation = settings.federation
     state = models.initial_state(settings.model.name, seed=0)
     model_bytes = sum(value.numel() * value.element_size() for value in state.values())
     control = None if settings.link.insecure else Control.open()
-    roster = Roster(
-        settings.data.num_shards,
-        federation.max_own_examples,
-        federation.rejoin_seconds,
-        declare=control.declare if control else None,
-        codecs=(settings.link.codec, settings.link.broadcast_codec),
-    )
-    with Fleet(settings, roster, model_bytes, console, control) as fleet:
+    with Fleet(settings, _roster(settings, control), model_bytes, console, control) as fleet:
         address = join_address(settings.link.host, fleet.port)
         token = str(control.members.issue(TOKEN_HOURS, reusable=True)) if control else ""
         try:
@@ -166,6 +158,16 @@ def _on_link(
         except FedgeError as error:
             fleet.say_farewell(f"the run ended: {error}"[:300], run_done=False)
             raise
+
+
+def _roster(settings: Settings, control: Control | None) -> Roster:
+    return Roster(
+        settings.data.num_shards,
+        settings.federation.max_own_examples,
+        settings.federation.rejoin_seconds,
+        declare=control.declare if control else None,
+        codecs=(settings.link.codec, settings.link.broadcast_codec),
+    )
 
 
 @contextmanager

@@ -111,9 +111,8 @@ class Streams:
 
     async def join(self, _: Any, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         """Handle a call of Join: one stream, from its hello to its end."""
+        hello = await self._greeted(stream)
         try:
-            async with asyncio.timeout(self._link.silence_seconds):
-                hello = _hello(await stream.read())
             renew = self._control.identify(hello, stream.auth_context()) if self._control else False
             node = self._roster.admit(hello, __version__)
         except Refused as refusal:
@@ -121,17 +120,8 @@ class Streams:
             told = pb.Refusal(reason=str(refusal), retry=refusal.retry, enrol=refusal.enrol)
             await stream.write(pb.ToNode(refusal=told).SerializeToString())
             return
-        except (TimeoutError, WireError):
-            await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
         session = Session(node, stream, hello.key, self._sends, self._reads, self._link.beat_seconds)
-        former = self.sessions.get(node.node_id)
-        if former:
-            former.end("the same node joined anew")
-        self.sessions[node.node_id] = session
-        session.send(pb.ToNode(welcome=self._welcome(node, renew)))
-        if verdict := self._untold.pop(node.node_id, None):
-            session.send(pb.ToNode(verdict=verdict))
-        self.tasks.issue_again(session)
+        self._enter(session, renew)
         address = _address(stream)
         _LOG.info("%s joined with shard %d from %s: %s", node.name, node.shard, address, _machine(hello))
         self._listener.joined(node.name, node.shard, address)
@@ -141,6 +131,24 @@ class Streams:
             reason = await session.run(self._handle)
         finally:
             self._leave(session, reason)
+
+    async def _greeted(self, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> pb.Hello:
+        try:
+            async with asyncio.timeout(self._link.silence_seconds):
+                return _hello(await stream.read())
+        except (TimeoutError, WireError):
+            await stream.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello")
+
+    def _enter(self, session: Session, renew: bool) -> None:
+        """Put ``session`` in the place of the node's former one, and send what waited for it."""
+        node = session.node
+        if former := self.sessions.get(node.node_id):
+            former.end("the same node joined anew")
+        self.sessions[node.node_id] = session
+        session.send(pb.ToNode(welcome=self._welcome(node, renew)))
+        if verdict := self._untold.pop(node.node_id, None):
+            session.send(pb.ToNode(verdict=verdict))
+        self.tasks.issue_again(session)
 
     def _welcome(self, node: Node, renew: bool) -> pb.Welcome:
         return pb.Welcome(
