@@ -120,34 +120,38 @@ class Roster:
         if shard >= self._num_shards:
             divided = f"the training set is divided into {self._num_shards} shards, 0 to {self._num_shards - 1}"
             raise Refused(f"shard {shard} does not exist: {divided}")
-        holder = self._holders().get(shard)
-        if holder and holder.live and holder.node.name != name:
-            holders = self._holders()
-            free = [
-                str(number) for number in range(self._num_shards) if number not in holders or not holders[number].live
-            ]
+        holders = self._holders()
+        holder = holders.get(shard)
+        if holder is None or self._is_free(holder, name):
+            return shard
+        if holder.live:
+            free = [str(number) for number in range(self._num_shards) if self._is_free(holders.get(number), name)]
             others = f" or one of: {', '.join(free[:10])}" if free else ""
             raise Refused(f"shard {shard} is held by node {holder.node.name}: take another with --shard auto{others}")
-        if holder and holder.is_leased and holder.node.name != name:
-            left = holder.left_at + self._lease_seconds - self._clock()
-            if left > 0:
-                kept = f"shard {shard} is kept for node {holder.node.name}, whose link broke, for {left:.0f} s more"
-                raise Refused(kept, retry=True)
-        return shard
+        left = self._lease_left(holder)
+        kept = f"shard {shard} is kept for node {holder.node.name}, whose link broke, for {left:.0f} s more"
+        raise Refused(kept, retry=True)
 
     def _any(self, own: Member | None, name: str) -> int:
         holders = self._holders()
-        if own and own.node.shard != OWN_DATA:
-            holder = holders[own.node.shard]
-            if holder.node.name == name or not holder.live:
-                return own.node.shard
+        if own and own.node.shard != OWN_DATA and self._is_free(holders[own.node.shard], name):
+            return own.node.shard
         for shard in range(self._num_shards):
             if shard not in holders:
                 return shard
-        gone = sorted((holder.left_at, shard) for shard, holder in holders.items() if not holder.live)
+        gone = sorted((holder.left_at, shard) for shard, holder in holders.items() if self._is_free(holder, name))
         if gone and self._clock() - gone[0][0] >= SHARD_GRACE_SECONDS:
             return gone[0][1]
         raise Refused("every shard is held by another node", retry=True)
+
+    def _is_free(self, holder: Member | None, name: str) -> bool:
+        """Whether the node called ``name`` may have a shard: nobody else holds it, or is it kept for."""
+        if holder is None or holder.node.name == name:
+            return True
+        return not holder.live and self._lease_left(holder) <= 0
+
+    def _lease_left(self, holder: Member) -> float:
+        return holder.left_at + self._lease_seconds - self._clock() if holder.is_leased else 0.0
 
     def _holders(self) -> dict[int, Member]:
         """Who holds each shard that has been given: a live node, else the one that left last."""

@@ -252,6 +252,41 @@ def test_a_shard_whose_nodes_link_broke_waits_for_it_and_then_moves(world: World
     assert str(world.refusal("a", shard=1)).startswith("shard 1 is held by node b")
 
 
+def test_auto_does_not_take_its_former_shard_from_a_node_whose_link_broke(world: World) -> None:
+    world.roster.leave(world.join("a", any_shard=True))
+    world.roster.leave(world.join("b", shard=0), with_a_word=False)
+    world.now += 29
+    assert world.join("a", any_shard=True).shard == 1
+    assert world.join("b", shard=0).shard == 0
+
+
+def test_auto_takes_its_former_shard_back_once_it_is_kept_no_longer(world: World) -> None:
+    world.roster.leave(world.join("a", any_shard=True))
+    world.roster.leave(world.join("b", shard=0), with_a_word=False)
+    world.now += 30
+    assert world.join("a", any_shard=True).shard == 0
+
+
+def test_a_shard_is_kept_for_its_node_however_long_the_lease(world: World) -> None:
+    world.roster = Roster(2, max_own_examples=500, lease_seconds=3600.0, clock=lambda: world.now)
+    a, b = world.join("a", shard=0), world.join("b", shard=1)
+    world.roster.leave(a, with_a_word=False)
+    world.now += 1
+    world.roster.leave(b, with_a_word=True)
+    world.now += SHARD_GRACE_SECONDS
+    assert world.join("c", any_shard=True).shard == 1  # a left before b, but its shard waits for it
+    assert world.refusal("d", any_shard=True).retry
+    world.now += 3600 - SHARD_GRACE_SECONDS
+    assert world.join("d", any_shard=True).shard == 0
+
+
+def test_a_shard_that_is_kept_for_a_node_is_offered_to_it_alone(world: World) -> None:
+    world.join("a", shard=0)
+    world.roster.leave(world.join("b", shard=1), with_a_word=False)
+    assert str(world.refusal("c", shard=0)).endswith("or one of: 2")
+    assert str(world.refusal("b", shard=0)).endswith("or one of: 1, 2")
+
+
 def test_a_node_whose_link_broke_takes_its_own_shard_back_at_once(world: World) -> None:
     world.roster.leave(world.join("a", shard=1), with_a_word=False)
     assert world.join("a", shard=1).shard == 1
