@@ -4,6 +4,8 @@ import sys
 import time
 from contextlib import suppress
 
+from common.texts import one_line
+
 INTERVAL_SECONDS = 0.2  # between two passing lines
 
 
@@ -18,8 +20,7 @@ class Display:
     def tell(self, text: str) -> None:
         """A line that stays."""
         self._clear()
-        clean = "".join(c if c.isprintable() else " " for c in text)
-        self._write(f"{time.strftime('%H:%M:%S')} {clean}\n")
+        self._write(f"{time.strftime('%H:%M:%S')} {one_line(text)}\n")
 
     def show(self, text: str) -> None:
         """A passing line, on a terminal only; '' takes it away."""
@@ -29,7 +30,7 @@ class Display:
             self._clear()
         elif time.monotonic() - self._shown_at >= INTERVAL_SECONDS:
             self._shown_at, self._is_showing = time.monotonic(), True
-            self._write(f"\r\033[K{text}")
+            self._write(f"\r\033[K{one_line(text)}")
 
     def _clear(self) -> None:
         if self._is_showing:

@@ -27,6 +27,7 @@ from common import fleet_pb2 as pb
 from common.address import join_address
 from common.errors import FedgeError, UsageError
 from common.state import state_dir
+from common.texts import one_line
 from common.token import SERVER_NAME, Token, parse_token
 from common.wire import ENROL, PROTOCOL_VERSION
 
@@ -154,7 +155,7 @@ class Entrance:
                     " another port is named with link.enrol_port"
                 ) from None
         if reply.refusal or not reply.certificate:
-            raise self._final(f"the server does not enrol this node: {reply.refusal[:500]}")
+            raise self._final(f"the server does not enrol this node: {one_line(reply.refusal[:500])}")
         return bytes(reply.certificate)
 
     def _stranger(self, place: Place) -> Exception:

@@ -20,6 +20,7 @@ from client.threads import Threads
 from common import fleet_pb2 as pb
 from common.errors import FedgeError, RunFailed, UsageError, WireError
 from common.records import EVALUATE, answer, identify
+from common.texts import one_line
 from common.wire import from_task, model_of, to_update
 
 LISTEN_SECONDS = 0.2  # how often an idle node looks whether it should stop
@@ -146,7 +147,7 @@ class Node:
             return "waiting for the next run"
         if farewell.run_done:
             return None
-        raise RunFailed(f"the run ended before it was done: {farewell.reason[:200]}")
+        raise RunFailed(f"the run ended before it was done: {one_line(farewell.reason[:200])}")
 
     def _welcomed(self, welcome: pb.Welcome, link: Link) -> None:
         self._pause, self._shard, self._unanswered = FIRST_PAUSE_SECONDS, welcome.shard, ""
@@ -169,7 +170,7 @@ class Node:
         if self._takes_any_shard and self.hello.WhichOneof("data") == "shard":
             self.hello.any_shard = True
         elif not refusal.retry and not self._was_welcome:
-            raise UsageError(f"the server refuses this node: {refusal.reason[:500]}")
+            raise UsageError(f"the server refuses this node: {one_line(refusal.reason[:500])}")
 
     def _work(self, task: pb.Task, link: Link) -> None:
         key = (task.task, model_of(task))

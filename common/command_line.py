@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from common import __version__
 from common.errors import FedgeError, SettingsError
+from common.texts import one_line
 
 if TYPE_CHECKING:
     from common.layers import Layer
@@ -92,17 +93,22 @@ def run_command(main: Callable[[], int], prog: str) -> NoReturn:
     except SystemExit as end:  # --help, or a wrong flag
         code = end.code
     except FedgeError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        _complain(prog, error)
         code = error.exit_code
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         code = 130
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # whoever read our output has gone, and knows
-            print(f"{prog}: {error}", file=sys.stderr)
+            _complain(prog, error)
         code = 1
     _flush()
     sys.exit(code)
+
+
+def _complain(prog: str, error: Exception) -> None:
+    """The error on standard error, as many lines as it has: it may quote a file, or another machine."""
+    print(f"{prog}: " + "\n".join(map(one_line, str(error).splitlines())), file=sys.stderr)
 
 
 def _flush() -> None:

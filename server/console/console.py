@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
+from common.texts import one_line
 from server.console.beginning import Beginning
 from server.console.figures import printable
 from server.console.output import Output
@@ -76,7 +77,7 @@ class Console(ABC):
 
     def pass_on(self, line: str) -> None:
         """A line of the console of a run on a SuperLink."""
-        self._output.line("".join(letter if letter.isprintable() else "?" for letter in line[:MAX_PASSED_ON]))
+        self._output.line(one_line(line[:MAX_PASSED_ON]))
 
     def failed(self, text: str) -> None:
         """The run ends with an error; ``text`` is one or two lines for a person."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from common.texts import one_line
+
 
 def printable(text: str, limit: int) -> str:
     """``text`` on one line of at most ``limit`` characters, without control or direction characters."""
-    calm = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[: 4 * limit].split()))
+    calm = one_line(" ".join(text[: 4 * limit].split()))
     return calm if len(calm) <= limit else f"{calm[: limit - 1]}…"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from common.texts import one_line
+
 
 @contextlib.contextmanager
 def run_log(path: Path) -> Iterator[None]:
@@ -39,3 +41,12 @@ class _Stamped(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
         """ISO 8601 with the offset from UTC."""
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """One line: a message may quote a node, which must not write lines of its own here."""
+        return one_line(super().formatMessage(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, and below it the traceback if there is one, moved in so that no line looks like a message."""
+        message, *traceback = super().format(record).splitlines()
+        return "\n".join([message, *(f"  {one_line(line)}" for line in traceback)])

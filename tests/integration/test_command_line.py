@@ -230,6 +230,16 @@ def test_a_signal_before_the_run_begins_is_one_line(number: signal.Signals, caps
     assert (end.value.code, capsys.readouterr().err) == (130, "python -m server: interrupted\n")
 
 
+def test_an_error_that_quotes_somebody_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def quoting() -> int:
+        raise DataError("the file says \x1b[2J\tgone\nremove \u202eit")
+
+    with pytest.raises(SystemExit) as end:
+        run_command(quoting, "python -m client")
+    said = "python -m client: the file says ?[2J gone\nremove ?it\n"
+    assert (end.value.code, capsys.readouterr().err) == (2, said)
+
+
 def test_help_onto_a_full_disk_is_no_complaint_of_the_interpreter() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "client", "--help"]

@@ -252,6 +252,16 @@ def test_once_is_over_with_the_run(diary: Diary, settings: Settings, run_done: b
     assert node.told[-1] == "the server says: that was it"
 
 
+def test_a_server_that_speaks_in_lines_and_escapes_has_one_line(diary: Diary, settings: Settings) -> None:
+    with fleet_with(diary, settings, MODEL_BYTES) as fleet:
+        node = Living(fleet, hello("a", shard=0))
+        diary.wait("a joined with 0")
+        fleet.say_farewell("that\nwas \x1b[2Jit", run_done=False)
+    with pytest.raises(RunFailed) as error:
+        node.end.result(PATIENCE_SECONDS)
+    assert str(error.value) == "the run ended before it was done: that was ?[2Jit"
+
+
 def test_an_update_that_the_server_would_not_take_is_an_error_that_says_so(diary: Diary, settings: Settings) -> None:
     limit = 2 * 1000 + 64 * 1024
     with fleet_with(diary, settings, model_bytes=1000) as fleet, living(fleet, shard=0):

@@ -23,6 +23,28 @@ def test_the_log_takes_info_and_above_with_iso_times_until_it_is_closed(tmp_path
     assert logging.getLogger().level == root_level
 
 
+def test_what_a_node_says_is_one_line_that_commands_no_terminal(tmp_path: Path) -> None:
+    forged = "2026-11-26T08:00:00.000+00:00 INFO server.conductor: round 99: accuracy 1.0000"
+    with tiny_run(tmp_path):
+        said = f"codec \r\n{forged}\u2028\x1b[2J\x07\u202e\ud800"
+        logging.getLogger("one").info("refused %s: %s", "10.0.0.2:5", said)
+    text = (tmp_path / "a" / "run.log").read_text()
+    assert text.split(" ", 1)[1] == f"INFO one: refused 10.0.0.2:5: codec   {forged} ?[2J???\n"
+
+
+def test_a_traceback_is_moved_in_so_that_none_of_its_lines_looks_like_a_message(tmp_path: Path) -> None:
+    with tiny_run(tmp_path):
+        try:
+            raise ValueError("it says\nINFO server: \x1b[2Jall is well")
+        except ValueError:
+            logging.getLogger("one").exception("cannot draw")
+    message, first, *between, said, more = (tmp_path / "a" / "run.log").read_text().splitlines()
+    assert message.endswith(" ERROR one: cannot draw")
+    assert first == "  Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in between)
+    assert (said, more) == ("  ValueError: it says", "  INFO server: ?[2Jall is well")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 def test_a_log_that_cannot_be_written_costs_lines_and_says_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
