@@ -127,6 +127,8 @@ async def _search(
     def heard(zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if state_change is ServiceStateChange.Removed:
             servers.pop(name, None)
+            if lookup := lookups.pop(name, None):
+                lookup.cancel()  # what it asks for is gone; a server that starts again is looked up anew
         elif name not in lookups and len(lookups) < _MAX_SERVERS:
             lookups[name] = asyncio.create_task(look_up(zeroconf, name))
 

@@ -13,6 +13,7 @@ import pytest
 from zeroconf import ServiceInfo, Zeroconf
 
 from client.discovery import Place, find_server
+from client.search import search
 from common.address import own_addresses
 from server.link.announce import announced, announced_addresses
 
@@ -71,6 +72,24 @@ def test_a_server_that_left_is_not_found() -> None:
         "no server found on the local network in 0.3 s (many access points block multicast);"
         " trying 127.0.0.1:8080 — name another with --server HOST:PORT"
     )
+
+
+def test_a_server_that_starts_again_while_it_is_searched_is_found_anew() -> None:
+    def info(port: int) -> ServiceInfo:
+        return ServiceInfo(SERVICE, f"a.{SERVICE}", port=port, server="a.local.", parsed_addresses=["127.0.0.1"])
+
+    restarts = [18_094]
+
+    def restart_once(_: str) -> bool:  # asked when the first answer is there; the search goes on after it
+        if restarts:
+            server.unregister_service(before)
+            server.register_service(info(restarts.pop()), cooperating_responders=True)
+        return False
+
+    with Zeroconf(interfaces=LOOPBACK, use_asyncio=False) as server:
+        server.register_service(before := info(18_093), cooperating_responders=True)
+        found = search(10.0, SERVICE, LOOPBACK, prefer=restart_once)
+    assert [(each.host, each.port) for each in found] == [("127.0.0.1", 18_094)]
 
 
 def test_an_ipv6_loopback_server_is_found_with_brackets() -> None:
