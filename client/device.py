@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from client.quota import usable_cores, usable_memory
 from common.errors import UsageError
+from common.quota import usable_cores, usable_memory
 from common.state import state_dir
 
 _ROOT = Path("/")

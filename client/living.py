@@ -16,10 +16,10 @@ from client.entrance import Entrance, given_token
 from client.hello import make_hello
 from client.identity import Identity, claim
 from client.node import Node, Stopped
-from client.quota import usable_cores
 from client.spool import Spool
 from client.threads import Threads
 from common import mnist
+from common.quota import usable_cores
 from common.settings import Settings
 from common.state import state_dir
 from common.token import Token

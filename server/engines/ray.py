@@ -29,6 +29,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.errors import RunFailed, UsageError
+from common.quota import usable_cores
 from server.engines.flower import last_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +79,11 @@ def ray_grid(client_app: str, num_nodes: int) -> Iterator[Grid]:
             yield grid
         finally:
             look()  # now: later, workers are orphans
+
+
+def num_at_once(num_nodes: int, root: Path = Path("/")) -> int:
+    """How many of ``num_nodes`` train side by side on this machine: one on each core that this process may use."""
+    return min(usable_cores(root), num_nodes)
 
 
 @contextlib.contextmanager
@@ -194,11 +200,10 @@ def _check_answers(address: str) -> None:
 
 
 def _own(folder: str, num_nodes: int) -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {
         "address": "local",
-        "num_cpus": min(cores, num_nodes),
+        "num_cpus": num_at_once(num_nodes),
         "num_gpus": 0,
         "_temp_dir": folder,
         "object_store_memory": OBJECT_STORE_BYTES,

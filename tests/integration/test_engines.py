@@ -13,7 +13,7 @@ from common.command_line import run_command
 from common.errors import FedgeError, RunFailed, SettingsError, UsageError
 from server import __main__ as server
 from server.app import from_run_config
-from server.engines.ray import ray_grid
+from server.engines.ray import num_at_once, ray_grid
 from server.engines.superlink import SuperLink
 from server.opening import resolve
 from tests.e2e.processes import free_port
@@ -52,6 +52,14 @@ def test_an_engine_that_lacks_something(
     with pytest.raises(SystemExit) as end:
         run_command(server.main, "server")
     assert (end.value.code, capsys.readouterr().err) == (2, f"Error: {sentence}\n")
+
+
+def test_on_ray_no_more_nodes_train_at_once_than_cores_are_granted(tmp_path: Path) -> None:
+    granted = len(os.sched_getaffinity(0))
+    assert [num_at_once(number, tmp_path) for number in (1, 10_000)] == [1, granted]
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("100000 100000\n")  # one core, as a container may have
+    assert num_at_once(10_000, tmp_path) == 1
 
 
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

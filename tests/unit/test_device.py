@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from client.device import PROBE, check_cpu, cpu_model, describe, set_threads
-from client.quota import usable_cores, usable_memory
 from common.errors import UsageError
+from common.quota import usable_cores, usable_memory
 
 AFFINITY = len(os.sched_getaffinity(0))
 MEMORY = psutil.virtual_memory().total
