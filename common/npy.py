@@ -97,7 +97,8 @@ def _claims(head: bytes) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(source)
     except _NO_HEADER:
         return None
-    return None if fortran or dtype.hasobject else (shape, dtype)
+    plain = all(type(side) is int for side in shape)  # True would pass for 1, and NumPy then fails at it
+    return (shape, dtype) if plain and not fortran and not dtype.hasobject else None
 
 
 _remembered = lru_cache(maxsize=256)(_claims)

@@ -62,6 +62,7 @@ def test_a_header_that_lies_or_is_none_is_nothing() -> None:
         data + b"\0",
         data.replace(b"(2, 3)", b"(-2,-3)")[:-1],
         data.replace(b"(2, 3)", b"(3, 3)"),
+        data.replace(b"(2, 3)", b"(True, 6)")[:-3],  # as many values, and a side that is no number
         data.replace(b"'<f4'", b"'|O4'"),
         data.replace(b"False", b"True "),  # in Fortran's order
         data.replace(b"\x93NUMPY\x01", b"\x93NUMPY\x03"),
