@@ -21,6 +21,7 @@ from common.models import title
 
 Form = tuple[tuple[str, tuple[int, ...]], ...]  # names and shapes, in order
 Vector = npt.NDArray[np.float32]  # all values, in order, [N]
+MAX_REMEMBERED = 64  # arrays of a form whose places are remembered; only a hostile update has more
 _NOTHING: Vector = np.zeros(0, np.float32)
 
 
@@ -126,10 +127,16 @@ def vector_of(state: Mapping[str, torch.Tensor]) -> Vector:
     return np.concatenate([value.numpy().reshape(-1) for value in state.values()])
 
 
-@lru_cache(maxsize=64)
 def _bounds(form: Form) -> list[tuple[int, int]]:
     """Where each array lies in the vector: its first value, and the first one behind it."""
+    return (_bounds_again if len(form) <= MAX_REMEMBERED else _new_bounds)(form)
+
+
+def _new_bounds(form: Form) -> list[tuple[int, int]]:
     return list(pairwise(accumulate((prod(shape) for _, shape in form), initial=0)))
+
+
+_bounds_again = lru_cache(maxsize=64)(_new_bounds)
 
 
 @lru_cache(maxsize=64)

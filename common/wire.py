@@ -40,7 +40,6 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 _DIGEST_BYTES = 32
-_MAX_REMEMBERED = 64  # tensors of a layout that is remembered; longer ones are worked out each time
 Claim = tuple[str, str, tuple[int, ...]]  # what a layout says of a tensor: name, dtype, shape
 Place = tuple[str, np.dtype[Any], tuple[int, ...], int]  # the same, checked, and where its bytes begin
 DTYPES = frozenset({"float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"})
@@ -91,7 +90,7 @@ def unpack(weights: pb.Weights) -> ArrayRecord:
         raise WireError(f"the layout lists {len(weights.layout)} tensors, at most {MAX_TENSORS} are allowed")
     layout = tuple((tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in weights.layout)
     buffer = weights.buffer
-    places = (_places_again if len(layout) <= _MAX_REMEMBERED else _places)(layout, len(buffer))
+    places = (_places_again if len(layout) <= flat.MAX_REMEMBERED else _places)(layout, len(buffer))
     if buffer and all(dtype == np.float32 for _, dtype, _, _ in places):
         form = tuple((name, shape) for name, _, shape, _ in places)
         return flat.ArrayRecord(form, np.frombuffer(buffer, np.float32))

@@ -56,6 +56,17 @@ def test_its_weights_cannot_be_written_to() -> None:
         flat_record({"a": np.ones(1, np.float32)}).vector[0] = 2.0
 
 
+@pytest.mark.parametrize("number", [flat.MAX_REMEMBERED, flat.MAX_REMEMBERED + 1])
+def test_of_many_arrays_the_places_are_right_and_not_remembered(number: int) -> None:
+    form = tuple((f"{number} {place}", (2,)) for place in range(number))
+    kept = flat._bounds_again.cache_info().misses
+    parts = list(flat.ArrayRecord(form, np.arange(2 * number, dtype=np.float32)).parts())
+    assert [(name, values.tolist()) for name, values in parts] == [
+        (name, [2.0 * place, 2.0 * place + 1]) for place, (name, _) in enumerate(form)
+    ]
+    assert flat._bounds_again.cache_info().misses - kept == (number <= flat.MAX_REMEMBERED)
+
+
 @given(arrays=STATES, data=st.data())
 def test_arrays_can_be_taken_out_one_by_one(arrays: Arrays, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(arrays)))
