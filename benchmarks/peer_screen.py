@@ -59,7 +59,7 @@ class PeerScreen:
             AssertionError: one is not what an honest client sends.
         """
         model = fingerprint(self._origin.vector)
-        rejected = self._repeats.stale(self._number, self._updates, model) | self._screen.compare(self._updates, model)
+        rejected = self._repeats.stale(self._number, self._updates, model) | self._screen.compare(self._updates)
         assert not rejected, rejected
         self._updates = []
 

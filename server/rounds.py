@@ -108,14 +108,15 @@ def _compared(
     """The sound updates, first those to average, in order and clipped; and why the others are not to be averaged."""
     model = fingerprint(origin.vector)
     rejected = judged.rejected | repeats.stale(number, judged.checked, model)
-    rejected |= plan.screen.compare([u for u in judged.checked if u.node.node_id not in rejected], model)
+    rejected |= plan.screen.compare([u for u in judged.checked if u.node.node_id not in rejected])
     checked = sorted(judged.checked, key=lambda update: replace(update.node, shard=update.shard).order)
     usable = plan.clipping.clipped([u for u in checked if u.node.node_id not in rejected], origin.state)
     return [*usable, *(update for update in checked if update.node.node_id in rejected)], rejected
 
 
 def _evaluated(grid: NodeGrid, plan: Plan, done: Round) -> Round:
-    """With how good the new model is on what nodes hold out."""
+    """With how good the new model is on what nodes hold out; they may take long, so nothing is held meanwhile."""
+    done = done.digested()
     start = time.monotonic()
     evaluations = evaluate_on_nodes(grid, plan, done.model, done.number)
     phases = replace(done.phases, evaluate=time.monotonic() - start)

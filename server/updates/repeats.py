@@ -27,8 +27,8 @@ class Repeats:
         """Look for updates of earlier rounds among those of round ``number``, and remember these.
 
         Training from another model never ends in the same weights, bit for bit. Two things look alike and are not
-        stale: a node that learned nothing sends the model itself, and where the model is one that was trained before,
-        as after a round without an average, the same answer is as good as it was then.
+        stale: a node that learned nothing sends the model that it was given, perhaps late, and where the model is one
+        that was trained before, as after a round without an average, the same answer is as good as it was then.
 
         Args:
             number: 1..
@@ -38,10 +38,10 @@ class Repeats:
         Returns:
             ``{node_id: reason}`` of those to reject.
         """
-        again = [update for update in updates if update.said in self._sent and update.fingerprint != model]
-        known = {update.node.node_id: self._sent[update.said] for update in again}
+        learned = [update for update in updates if update.norm]
+        known = {update.node.node_id: self._sent[update.said] for update in learned if update.said in self._sent}
         self._sent = {said: sent for said, sent in self._sent.items() if number - sent.round_number < ROUNDS_KEPT}
-        for update in updates:
+        for update in learned:
             self._sent.setdefault(update.said, _Sent(update.node.name, number, model))
         return {
             node_id: Fault(f"stale: the same update as that of node {sent.node} in round {sent.round_number}")

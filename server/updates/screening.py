@@ -82,7 +82,7 @@ class Screened:
     original: flat.ArrayRecord  # the weights as they came in, whatever becomes of the arrays
     fingerprint: int  # of these
     said: int  # fingerprint of what came in: of the weights, or under a codec of the change
-    norm: float  # L2 distance from the global model, as it came in
+    norm: float  # L2 distance from the global model, as it came in; 0: the node learned nothing
     clipped: str = ""  # by how much it was shortened, one line; "": not at all (server.updates.clipping)
 
     @property
@@ -143,12 +143,11 @@ class Screen:
             norm=norm,
         )
 
-    def compare(self, updates: Sequence[Screened], model: int) -> dict[int, str]:
+    def compare(self, updates: Sequence[Screened]) -> dict[int, str]:
         """Hold the updates of one round, in order of arrival, against each other.
 
         Args:
-            updates: that are sound in themselves.
-            model: fingerprint of the global model: a node that learned nothing sends that, and repeats nobody.
+            updates: that are sound in themselves. A node that learned nothing sends the model, and repeats nobody.
 
         Returns:
             ``{node_id: reason}`` of those to reject: a repeat of another node's update, or one far longer than the
@@ -158,7 +157,7 @@ class Screen:
         first: dict[int, str] = {}
         for update in updates:
             name = first.setdefault(update.fingerprint, update.node.name)
-            if name != update.node.name and update.fingerprint != model:
+            if name != update.node.name and update.norm:
                 rejected[update.node.node_id] = f"the same update as that of node {name}"
         norms = [update.norm for update in updates if update.node.node_id not in rejected]
         if self.max_norm_ratio and len(norms) >= MIN_TO_COMPARE:
@@ -241,5 +240,6 @@ def _endless(arrays: flat.ArrayRecord) -> str:
 
 def _length(vector: Vector, origin: Vector | float = 0.0) -> float:
     """L2 distance in float64."""
-    difference = np.subtract(vector, origin, dtype=np.float64)
-    return math.sqrt(float(np.square(difference, out=difference).sum()))
+    with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN comes out as a NaN
+        difference = np.subtract(vector, origin, dtype=np.float64)
+        return math.sqrt(float(np.square(difference, out=difference).sum()))

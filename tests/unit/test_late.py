@@ -15,6 +15,7 @@ from server.link.roster import node_id
 from server.memory import Plain
 from server.updates.late import rebased
 from server.updates.owed import Owed, from_memory, to_memory
+from server.updates.repeats import Repeats
 from server.updates.screening import Screen, Screened
 from tests.link_twins import link_settings
 from tests.scripted_grid import task_message, toy_state, update_of
@@ -38,6 +39,16 @@ def test_a_late_update_keeps_its_difference_and_its_report() -> None:
     assert float(late.arrays["bias"].numpy()[0]) == 12.0
     assert late.content.metric_records["metrics"]["num-examples"] == 50.0
     assert (late.num_examples, late.original, late.norm) == (100, update.original, update.norm)
+
+
+def test_who_learned_nothing_repeats_nobody_however_late_it_says_so() -> None:
+    """Also where the average of equal weights is another model in its last bits."""
+    repeats, before, now = Repeats(), toy_state(1.0), toy_state(1.0 + 2**-23)
+    in_time, _ = screened(NODES[0], 1.0, base=1.0)
+    late = [rebased(screened(node, 1.0, base=1.0)[0], before, now, staleness=1) for node in NODES[1:3]]
+    assert repeats.stale(1, [in_time], model=1) == {}
+    assert repeats.stale(2, late, model=2) == {}
+    assert SCREEN.compare(late) == {}
 
 
 def test_of_the_model_of_now_it_stays_as_it_is() -> None:

@@ -188,6 +188,13 @@ def test_updates_that_learned_nothing_are_no_copies() -> None:
     assert done.num_nodes == 3
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_signalling_nan_is_rejected_without_a_word_of_numpy() -> None:
+    signalling = np.array([0x7FA00000], np.uint32).view(np.float32)
+    content = update_of(toy_state(1.0) | {"bias": torch.from_numpy(np.repeat(signalling, 10))}, OFFENDER.shard)
+    assert check(content) == "bias holds values that are not finite"
+
+
 @pytest.mark.parametrize(
     ("values", "ratio", "rejected"),
     [
