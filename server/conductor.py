@@ -166,7 +166,7 @@ class Conductor:
         done, aside = self._strikes.judged(self.run.with_lost(done))
         self._failed = 0 if done.averaged else self._failed + 1
         start = time.monotonic()
-        done.digest()
+        done = done.digested()
         digesting = time.monotonic() - start
         done, evaluation = self._tested(done)
         start = time.monotonic()

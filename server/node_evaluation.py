@@ -22,6 +22,8 @@ def evaluate_on_nodes(grid: NodeGrid, plan: Plan, state: State, number: int) -> 
     Who was set aside is not asked. A node is believed: the figures are reported, nothing is decided by them.
     """
     nodes = {node.node_id: node for node in grid.nodes() if plan.admits(node)}
+    if not nodes:  # all are gone, or still at a late task
+        return ()
     messages = strategies.evaluation_tasks(plan.strategy, number, to_record(state), plan.config, list(nodes))
     broadcast(state, plan.broadcast_codec, messages)
     answers = grid.exchange(Tasks(f"{plan.run}/{number}/evaluate", messages, plan.deadline_seconds))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from common.flat import ArrayRecord
@@ -24,7 +23,7 @@ class NodeReport:
     node: str
     shard: int  # -1: the node's own data; -2: not known
     examples: int  # examples the update was trained on; 0 without one
-    weights: ArrayRecord | None  # of the update, as they came in; None without one. See ``Round.digest``
+    weights: ArrayRecord | None  # of the update, as they came in; None without one, and once digested
     verdict: Verdict
     reason: str  # one line; "" if accepted as it was
     train_loss: float  # mean cross-entropy per example; nan without an update
@@ -37,6 +36,7 @@ class NodeReport:
     judged: int = 0  # the round in which that was decided, and the update averaged; 0: its own
     is_fault: bool = False  # whether it counts against the node: see server.updates.strikes
     is_clipped: bool = False  # whether it was shortened before it was averaged: see server.updates.clipping
+    digest: str = ""  # of the weights, once they are gone; see ``Round.digested``
 
     @classmethod
     def expired(cls, task: str, number: int, node: str, shard: int, reason: str, seconds: float = 0.0) -> Self:
@@ -58,13 +58,21 @@ class NodeReport:
             threads=0,
         )
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """Hex digest of the update's weights, worked out at the first call; "" without one."""
+        """Hex digest of the update's weights, worked out at each call while they are here; "" without one."""
         if self.weights is None:
-            return ""
+            return self.digest
         assert self.weights, f"the round of {self.task} has let go of it"
         return self.weights.sha256
+
+    def digested(self) -> Self:
+        """The same with the digest in place of the weights, which are freed."""
+        if self.weights is None:
+            return self
+        digested = replace(self, weights=None, digest=self.sha256)
+        self.weights.clear()
+        return digested
 
     def ledger_record(self) -> dict[str, Any]:
         """Its object in ``ledger.jsonl``; ``bytes`` are those of the update as it came in."""
@@ -131,14 +139,12 @@ class Round:
         """What is tested and may become the best; nodes train on from ``state``."""
         return self.average or self.state
 
-    def digest(self) -> None:
-        """Work out what the ledger says of the updates, and free them: to evaluate takes memory too."""
-        for report in self.reports:
-            _ = report.sha256  # from now on it is known
-        self.let_go()
+    def digested(self) -> Self:
+        """The same, but of the updates it has what the ledger says: the weights are freed, for others need memory."""
+        return replace(self, reports=tuple(report.digested() for report in self.reports))
 
     def let_go(self) -> None:
-        """Free the updates; unless they were digested, no line of the ledger can be made any more."""
+        """Free the updates that nobody has digested; no line of the ledger can be made of them any more."""
         for report in self.reports:
             if report.weights is not None:
                 report.weights.clear()

@@ -16,6 +16,7 @@ from common.codecs import by_name
 from common.models import State, own_copy
 from common.settings import Settings
 from common.wire import model_digest, pack
+from server.arrivals import let_go
 from server.broadcast import broadcast
 from server.grids import Answer, Debt, Node, NodeGrid
 from server.incoming import Origin
@@ -139,6 +140,8 @@ class LateWork:
             done.checked.append(rebased(update, base, state, number - owed.round))
         except Rejected as rejection:
             done.rejected[own.node_id] = rejection.reason
+        if own.reply.has_content():
+            let_go(own.reply.content)
 
     def _conclude(self, owed: Owed, answer: Answer, done: Accounted) -> None:
         del self._owed[owed.task]

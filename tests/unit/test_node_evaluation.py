@@ -1,6 +1,8 @@
 """Rule: the new model is tested where the data is; a node that answers badly is left out, and decides nothing."""
 
+import gc
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from common.arrays import to_state
 from common.errors import WireError
 from common.layers import load
+from common.models import weights_sha256
 from common.records import evaluation_record, read_evaluation
 from common.training import Evaluation
 from server import strategies
@@ -96,3 +99,33 @@ def test_figures_are_checked(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(WireError) as refused:
         read_evaluation(RecordDict({"metrics": record}), 100)
     assert str(refused.value) == reason
+
+
+def test_with_nobody_to_ask_no_node_is_tested_and_the_round_ends() -> None:
+    class Emptied(ScriptedGrid):
+        """Its nodes are gone once they have trained."""
+
+        def nodes(self) -> list[Node]:
+            return [] if self.tasks else super().nodes()
+
+    grid = Emptied({NODES[0]: node(0, 0.5, 10)})
+    assert one_round(grid).evaluations == ()
+    assert grid.tape == ["run/1 within 60 s -> "]  # and no evaluation
+
+
+def test_updates_are_freed_before_nodes_are_asked_to_test_the_model() -> None:
+    sent: list[weakref.ref[Any]] = []
+    freed: list[bool] = []
+
+    def told(message: Message) -> Content:
+        content = node(0, 0.5, 10)(message)
+        if isinstance(content, RecordDict) and "arrays" in content:
+            sent.append(weakref.ref(content["arrays"].vector))  # type: ignore[union-attr]  # of these
+        else:
+            gc.collect()
+            freed.append(sent[0]() is None)
+        return content
+
+    done = one_round(ScriptedGrid({NODES[0]: told}))
+    assert freed == [True]
+    assert done.reports[0].sha256 == weights_sha256(toy_state(1.0))

@@ -157,9 +157,11 @@ def test_the_ledger_knows_an_update_by_its_bits_until_the_next_round(strategy: s
 
 def test_a_digested_round_needs_its_updates_no_more() -> None:
     grid = ScriptedGrid({NODES[0]: honest(1.0, 0, 100), NODES[1]: says("out of memory")})
-    done = one_round(grid)
-    done.digest()
-    assert [each.weights is not None and len(each.weights) for each in done.reports] == [0, False]
+    whole = one_round(grid)
+    done = whole.digested()
+    assert [each.weights for each in done.reports] == [None, None]
+    assert [each.weights is not None and len(each.weights) for each in whole.reports] == [0, False]
+    assert done.digested().reports == done.reports
     assert [each.ledger_record()["sha256"] for each in done.reports] == [weights_sha256(toy_state(1.0)), ""]
 
 
