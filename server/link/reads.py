@@ -3,9 +3,10 @@
 gRPC reads on while the link's thread waits for the interpreter: of a thousand nodes, dozens of updates at once.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from server.link.turns import Turns
 
 MAX_UNREAD_BYTES = 32 * 1024 * 1024  # where the updates of all nodes are no more, none waits
 MAX_BYTES = 4 * 1024 * 1024  # of updates on their way in, where that makes MIN_AT_ONCE or more
@@ -25,7 +26,7 @@ class Reads:
     def __init__(self, message_bytes: int, num_nodes: int) -> None:
         """For so many nodes, and updates of about so many bytes."""
         self._are_many = num_nodes * message_bytes > MAX_UNREAD_BYTES
-        self._turns = asyncio.Semaphore(max(MIN_AT_ONCE, MAX_BYTES // message_bytes))
+        self._turns = Turns(max(MIN_AT_ONCE, MAX_BYTES // message_bytes), TURN_SECONDS)
 
     @property
     def options(self) -> tuple[tuple[str, int], ...]:
@@ -34,17 +35,12 @@ class Reads:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, first come, first served, and have it, for a while."""
+        """Wait for a turn and have it, for a while."""
         if not self._are_many:
             yield
             return
-        await self._turns.acquire()
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        turn.add_done_callback(lambda _: self._turns.release())
-        end = loop.call_later(TURN_SECONDS, turn.cancel)
+        turn = await self._turns.take()
         try:
             yield
         finally:
-            end.cancel()
-            turn.cancel()  # perhaps again: it is given back once
+            turn.cancel()  # perhaps it is over: it is given back once

@@ -17,6 +17,10 @@ from server.link.sends import Sends
 
 BEAT = pb.ToNode(beat=pb.Beat())
 MAX_WAITING = 64  # messages; a node that reads so slowly that this many wait is gone
+UNREAD = "it does not read what it is sent"
+# A message that takes longer to go out ends the link. Far slower than any line on which training makes sense: nodes
+# whose tasks go out at the same time share the server's line.
+UNREAD_SECONDS, UNREAD_BYTES_A_SECOND = 600.0, 16 * 1024  # whichever is longer
 
 
 class Session:
@@ -46,6 +50,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._last_heard = self._loop.time()
+        self._read_by = math.inf  # when what is being written must have gone out
         self._past = ""  # a task whose round is over and which the node has not dropped or done yet
         self._is_cancelled = False  # whether it was told to drop it
         self._in_hand, self._seen = "", Seen()  # the last task that the node said it works on
@@ -67,6 +72,11 @@ class Session:
         return self._loop.time() - self._last_heard
 
     @property
+    def is_stuck(self) -> bool:
+        """Whether what is being written is taken so slowly that the node can hardly be reading."""
+        return self._loop.time() > self._read_by
+
+    @property
     def is_drained(self) -> bool:
         """Whether nothing waits to be sent."""
         return not self._outbox
@@ -74,7 +84,7 @@ class Session:
     def send(self, message: pb.ToNode | Callable[[], bytes]) -> None:
         """Queue a message; one that is large is made when its turn comes."""
         if len(self._outbox) >= MAX_WAITING:
-            self.end("it does not read what it is sent")
+            self.end(UNREAD)
             return
         self._put(message)
 
@@ -175,11 +185,16 @@ class Session:
     async def _write_one(self, queued: pb.ToNode | Callable[[], bytes] | None) -> bool:
         """Write what was queued, and keep no copy of it; False = that was all."""
         if isinstance(queued, pb.ToNode):
-            await self._stream.write(queued.SerializeToString())
+            await self._write_bytes(queued.SerializeToString())
         elif queued is not None:
             async with self._sends.turn(self._beat_seconds, self._show_life):
-                await self._stream.write(queued())
+                await self._write_bytes(queued())
         return queued is not None
 
     async def _show_life(self) -> None:
-        await self._stream.write(BEAT.SerializeToString())
+        await self._write_bytes(BEAT.SerializeToString())
+
+    async def _write_bytes(self, raw: bytes) -> None:
+        self._read_by = self._loop.time() + max(UNREAD_SECONDS, len(raw) / UNREAD_BYTES_A_SECOND)
+        await self._stream.write(raw)
+        self._read_by = math.inf

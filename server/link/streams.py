@@ -23,7 +23,7 @@ from server.link.reads import Reads
 from server.link.relay import Listener
 from server.link.roster import Roster
 from server.link.sends import Sends
-from server.link.session import BEAT, Session
+from server.link.session import BEAT, UNREAD, Session
 
 _LOG = logging.getLogger(__name__)
 OVERSIZE_BYTES = 16 * 1024 * 1024  # so far above what is allowed a message is still read, to say how large it is
@@ -99,6 +99,8 @@ class Streams:
             for session in list(self.sessions.values()):
                 if session.silent_seconds > self._link.silence_seconds:
                     session.end(f"silent for {self._link.silence_seconds:g} s")
+                elif session.is_stuck:
+                    session.end(UNREAD)
                 elif session.is_drained:
                     session.send(BEAT)
 

@@ -37,7 +37,7 @@ class Stream:
 
     def __init__(self, hear: Callable[[pb.ToNode], None]) -> None:
         self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._hear = hear
+        self._hear, self.is_unread = hear, False
 
     def say(self, message: pb.FromNode) -> None:
         self._said.put_nowait(message.SerializeToString())
@@ -50,6 +50,8 @@ class Stream:
 
     async def write(self, raw: bytes) -> None:
         self._hear(pb.ToNode.FromString(raw))
+        if self.is_unread:
+            await asyncio.Event().wait()
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
@@ -188,3 +190,32 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end_of_a_round() -> None:
     (gone, seconds), (replaced, _) = in_virtual_time(a_round_beside_a_hanging_disk(threading.Event()))
     assert gone == f"it closed its link, and it was not back within {REJOIN:g} s"
     assert (replaced, seconds) == (f"no update within {DEADLINE:g} s", DEADLINE)
+
+
+class Leaving(Silent):
+    """A listener that keeps who left why."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def left(self, node: str, reason: str) -> None:
+        self.reasons.append(f"{node}: {reason}")
+
+
+async def a_node_that_shows_life_and_reads_nothing() -> list[str]:
+    """Why it left, after ten minutes and a beat."""
+    listener = Leaving()
+    settings = link_settings(link_beat_seconds=BEAT, link_silence_seconds=SILENCE)
+    streams = Streams(settings, Roster(NUM_NODES, 1), MODEL_BYTES, listener, None, lambda: None)
+    pulse, node = asyncio.ensure_future(streams.pulse()), VirtualNode(streams, 0)
+    node.join()
+    node.stream.is_unread = True
+    for _ in range(int(600 / BEAT) + 2):
+        await asyncio.sleep(BEAT)
+        node.stream.say(pb.FromNode(progress=pb.Progress()))
+    pulse.cancel()
+    return listener.reasons
+
+
+def test_a_node_that_reads_nothing_is_gone_though_it_shows_that_it_lives() -> None:
+    assert in_virtual_time(a_node_that_shows_life_and_reads_nothing()) == ["n0: it does not read what it is sent"]
