@@ -18,10 +18,11 @@ from server.admission.passport import Control
 from server.admission.refused import Refused
 from server.grids import Node
 from server.link.doors import bind
+from server.link.held import TOO_MANY, Held
 from server.link.open_tasks import OpenTasks
 from server.link.reads import Reads
 from server.link.relay import Listener
-from server.link.roster import Roster
+from server.link.roster import Roster, node_id
 from server.link.sends import Sends
 from server.link.session import BEAT, UNREAD, Session
 
@@ -52,6 +53,7 @@ class Streams:
         self._roster = roster
         self._max_message_bytes = 2 * model_bytes + MAX_SIGNAL_BYTES
         self._sends, self._reads = Sends(model_bytes), Reads(model_bytes, settings.federation.clients)
+        self._held = Held()
         self._listener = listener
         self._changed = changed
 
@@ -116,6 +118,10 @@ class Streams:
         hello = await self._greeted(stream)
         try:
             renew = self._control.identify(hello, stream.auth_context()) if self._control else False
+            if not self._held.keep(node_id(hello.name), stream):
+                _LOG.info("refused %s: %s", _address(stream), TOO_MANY)
+                # A refusal would wait to be read as well; the status of a stream that says nothing does not.
+                await stream.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY)
             node = self._roster.admit(hello, __version__)
         except Refused as refusal:
             _LOG.info("refused %s: %s", _address(stream), refusal)

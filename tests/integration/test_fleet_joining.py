@@ -1,20 +1,39 @@
 """Rule: who says a proper hello joins; all others are told why not, and no node disturbs another."""
 
+import queue
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
+import torch
+from flwr.app import Message
 from grpc_health.v1 import health_pb2
 
 from client.link import Ended, Link
 from common import fleet_pb2 as pb
 from common.errors import UsageError
-from common.wire import PROTOCOL_VERSION
+from common.wire import JOIN, PROTOCOL_VERSION, own_config
 from server.fleet import Fleet
-from server.grids import Node
+from server.grids import Node, Tasks
+from server.link.held import MAX_STREAMS, TOO_MANY
 from server.link.roster import node_id
-from tests.link_twins import MODEL_BYTES, PATIENCE_SECONDS, BareNode, Diary, fleet_with, hello, link_settings
+from tests.link_twins import (
+    MODEL_BYTES,
+    PATIENCE_SECONDS,
+    BareNode,
+    Diary,
+    fleet_with,
+    hello,
+    link_settings,
+    until,
+)
+from tests.played_nodes import A, bias, joined, update
+from tests.scripted_grid import task_message
 
 WELCOMED: Any = {
     "num_shards": 3,
@@ -48,6 +67,54 @@ def test_a_node_that_vanishes_is_gone(fleet: Fleet, diary: Diary) -> None:
         node.say(pb.FromNode(hello=hello("a", shard=0)))
         assert node.hear("welcome").shard == 0
     diary.wait("a left: it")
+
+
+@contextmanager
+def joining_unread(port: int) -> Iterator[tuple[Callable[[], str], Callable[[], None]]]:
+    """How to join as node a time after time and read no more than the first word, and how to leave all those links."""
+    narrow = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 8 * 1024))  # gRPC reads on by itself
+    with grpc.insecure_channel(f"127.0.0.1:{port}", narrow) as channel, ExitStack() as calls:
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(JOIN)
+
+        def join() -> str:
+            said: queue.Queue[bytes | None] = queue.Queue()
+            said.put(pb.FromNode(hello=hello("a", shard=0)).SerializeToString())
+            call = method(iter(said.get, None))
+            calls.callback(said.put, None)
+            calls.callback(call.cancel)
+            try:
+                return str(pb.ToNode.FromString(next(call)).WhichOneof("kind"))
+            except grpc.RpcError:
+                return str(call.details())
+
+        yield join, calls.close
+
+
+def test_a_node_that_leaves_its_links_unread_may_have_only_so_many(
+    fleet: Fleet, aside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Message] = []
+
+    def note(message: Message) -> dict[str, pb.Value]:
+        sent.append(message)
+        return own_config(message)
+
+    monkeypatch.setattr("server.link.assignment.own_config", note)  # called when a task is about to be written
+    large = {"weight": torch.zeros(2**18)}
+    with joining_unread(fleet.port) as (join, leave):
+        assert join() == "welcome"
+        answers = aside.submit(list, fleet.exchange(Tasks("run/1", [task_message(A, large)], PATIENCE_SECONDS)))
+        for number in range(1, MAX_STREAMS):
+            until(partial(lambda number: len(sent) == number, number))
+            assert join() == "welcome"
+        assert [join() for _ in range(3)] == 3 * [TOO_MANY]
+        leave()
+        until(lambda: join() == "welcome")
+    with joined(fleet, "a", 0) as back:
+        assert back.hear("task").task == "run/1/a"
+        back.say(update("run/1/a", 2.0))
+        (answer,) = answers.result(PATIENCE_SECONDS)
+        assert bias(answer) == 2.0
 
 
 def test_auto_is_given_a_free_shard_and_own_data_none(fleet: Fleet) -> None:

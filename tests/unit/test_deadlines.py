@@ -38,6 +38,7 @@ class Stream:
     def __init__(self, hear: Callable[[pb.ToNode], None]) -> None:
         self._said: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._hear, self.is_unread = hear, False
+        self._told: list[Callable[[object], None]] = []
 
     def say(self, message: pb.FromNode) -> None:
         self._said.put_nowait(message.SerializeToString())
@@ -52,6 +53,14 @@ class Stream:
         self._hear(pb.ToNode.FromString(raw))
         if self.is_unread:
             await asyncio.Event().wait()
+
+    def add_done_callback(self, told: Callable[[object], None]) -> None:
+        self._told.append(told)
+
+    def end(self, _: object) -> None:
+        """The server is done with it, and nothing is left to be read."""
+        for told in self._told:
+            told(self)
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
@@ -73,6 +82,7 @@ class VirtualNode:
         self.stream.say(pb.FromNode(hello=hello(f"n{self.shard}", shard=self.shard)))
         context = cast("grpc.aio.ServicerContext[bytes, bytes]", self.stream)
         self.serving = asyncio.ensure_future(self.streams.join(None, context))
+        self.serving.add_done_callback(self.stream.end)
 
     def hear(self, message: pb.ToNode) -> None:
         kind, later = message.WhichOneof("kind"), asyncio.get_running_loop().call_later
