@@ -95,7 +95,7 @@ class Session:
 
     def works_on(self, task: str, since_seconds: float = 0.0) -> None:
         """The node says what it works on ('' = nothing), and how long ago that came to it."""
-        if task != self._past:
+        if task != self._past and (task or self._has_come_to_past):
             self._past = ""
         now = self._loop.time()
         if task and task != self._in_hand:
@@ -107,9 +107,17 @@ class Session:
     def answers(self, task: str) -> Seen:
         """The node's answer to a task is in: when it was heard to take it and to be done with it, on this link."""
         seen = self._seen if task == self._in_hand else Seen()
+        if task == self._past:
+            self._past = ""
         self.works_on("")
         self._is_due = False
         return seen
+
+    @property
+    def _has_come_to_past(self) -> bool:
+        """Whether a node that works on nothing has done or dropped that task: on a slow link it may not have it yet."""
+        is_written = not self._outbox and (self._writing is None or self._writing.done())
+        return self._in_hand == self._past or (self._is_cancelled and is_written)
 
     def outlasts(self, task: str) -> None:
         """The node may go on with a task after its round; until it works on it no more, it is not free."""

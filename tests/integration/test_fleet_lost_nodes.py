@@ -107,6 +107,23 @@ def test_a_node_that_drops_a_cancelled_task_is_free(
         assert fleet.busy() == []
 
 
+def test_a_node_whose_task_is_still_on_its_way_is_not_asked_again(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
+    fleet.owe([])  # from now on updates may be late
+    with joined(fleet, "a", 0) as slow, joined(fleet, "b", 1) as quick:
+        answers = exchange(aside, fleet, [A, B], seconds=0.3)
+        quick.hear("task")
+        quick.say(update("run/1/b", 2.0, 1))
+        assert [answer.reply is not None for answer in answers.result(PATIENCE_SECONDS)] == [False, True]
+        slow.say(pb.FromNode(progress=pb.Progress()))  # it has not had its task yet, so it says that it is idle
+        slow.say(update("run/0/a", 1.0))
+        assert slow.hear("task").task == "run/1/a"
+        assert slow.hear("verdict").reason == NOT_OPEN  # so the server has heard both
+        assert (fleet.nodes(), fleet.busy()) == ([B], [A])
+        slow.say(update("run/1/a", 2.0))  # without a word that it has taken the task
+        until(lambda: fleet.nodes() == [A, B])
+        assert list(fleet.late()) == ["run/1/a"]
+
+
 def test_a_late_update_is_not_counted_in_the_next_round(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
     with joined(fleet, "a", 0) as node:
         exchange(aside, fleet, [A], seconds=0.05).result(PATIENCE_SECONDS)
