@@ -86,7 +86,8 @@ class Reserve:
     """Tasks for other nodes: the next one is sent when a node of an exchange has vanished for good."""
 
     messages: Sequence[Message] = ()
-    before: Callable[[int], None] = lambda _: None  # told a node's id before its task goes out; may take long
+    # Told a node's id before its task goes out; where it takes until the exchange is over, the task does not.
+    before: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True)

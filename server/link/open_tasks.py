@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 
 from flwr.app import Message
 
@@ -52,9 +51,13 @@ class OpenTasks:
             if 0 < tasks.num_enough <= num_updates:
                 break
             for message in self._free(standing_by, sum(assignment.is_forfeited for assignment in ended)):
-                with suppress(TimeoutError):  # a disk that takes longer must not hold up the end of the round
+                try:
                     async with asyncio.timeout_at(deadline):
                         await asyncio.to_thread(tasks.reserve.before, message.metadata.dst_node_id)
+                except (
+                    TimeoutError
+                ):  # a disk that takes longer holds up neither the end of the round nor a task to come
+                    break
                 assignments.append(self._issue(names, message, deadline, shared, heard))
                 waited_for[assignments[-1].outcome] = assignments[-1]
         is_enough = 0 < tasks.num_enough <= num_updates

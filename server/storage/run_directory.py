@@ -68,6 +68,7 @@ class RunDirectory:
         self._held = contextlib.ExitStack()
         try:
             self._held.callback(hold(path).release)
+            self._asked_before = issued.asked(path)
             self._held.enter_context(run_log(path / LOG))
         except OSError as error:
             self._held.close()
@@ -183,7 +184,7 @@ class RunDirectory:
     def with_lost(self, done: Round) -> Round:
         """The round with verdicts also on those of its tasks that only a server issued which has ended since."""
         known = {report.task for report in (*done.reports, *done.owed)}
-        lost = issued.lost(self.path, self._run_id, done.number, known)
+        lost = issued.lost(self._asked_before, self._run_id, done.number, known)
         return replace(done, reports=tuple(sorted((*done.reports, *lost), key=lambda each: (each.shard, each.node))))
 
     def finish(self, unpaid: Sequence[NodeReport] = ()) -> None:
