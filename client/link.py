@@ -21,6 +21,7 @@ from common.wire import CHANNEL_OPTIONS, JOIN, MAX_TASK_BYTES
 
 CONNECT_SECONDS = 10.0
 MAX_WAITING_BEATS = 4
+MAX_CANCELLED = 8  # names that are kept: a server gives a node no new task before it has dropped the last one
 QUIET_SECONDS = 0.01  # a task that is done sooner is not spoken of: its update is there as soon as the word would be
 # A server that stops in the middle of a handshake looks just the same: TLS 1.3 does not say more.
 TURNED_DOWN = "the server let no link begin: it does not take this node's certificate, or it stopped just then"
@@ -51,7 +52,7 @@ class Link:
         self.task = ""  # what this node works on; reported in every sign of life
         self.fraction = 0.0
         self._since, self._is_told = 0.0, False  # when that task came, and whether the server has heard of it
-        self.cancelled: frozenset[str] = frozenset()
+        self.cancelled: tuple[str, ...] = ()  # the last tasks that the server told to drop
         self._beat_seconds, self._silence_seconds = 1.0, CONNECT_SECONDS
         self._last_heard = time.monotonic()
         self._inbox: queue.SimpleQueue[Received] = queue.SimpleQueue()
@@ -167,7 +168,7 @@ class Link:
             case "verdict":
                 self._inbox.put(message.verdict)
             case "cancel":
-                self.cancelled |= {message.cancel.task}
+                self.cancelled = (*self.cancelled, message.cancel.task)[-MAX_CANCELLED:]
             case "certificate":
                 self._inbox.put(message.certificate)
             case "owed":

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from client.link import Link
+from client.link import MAX_CANCELLED, Link
 from common import fleet_pb2 as pb
 from server.fleet import Fleet
 from server.grids import ENOUGH, Node, Reserve, Tasks
@@ -105,6 +105,15 @@ def test_a_node_that_drops_a_cancelled_task_is_free(
         link.finish()
         until(lambda: fleet.nodes() == [A])
         assert fleet.busy() == []
+
+
+def test_a_node_remembers_the_last_of_its_cancelled_tasks_alone(fleet: Fleet) -> None:
+    with Link("127.0.0.1", fleet.port, hello("a", shard=0)) as link:
+        assert isinstance(link.receive(PATIENCE_SECONDS), pb.Welcome)
+        for number in range(MAX_CANCELLED + 2):
+            list(fleet.exchange(Tasks(f"run/{number}", tasks_for([A]), 0.01)))
+        names = tuple(f"run/{number}/a" for number in range(2, MAX_CANCELLED + 2))
+        until(lambda: link.cancelled == names)
 
 
 def test_a_node_whose_task_is_still_on_its_way_is_not_asked_again(fleet: Fleet, aside: ThreadPoolExecutor) -> None:
