@@ -77,7 +77,7 @@ class Fleet(NodeGrid):
 
     def _here(self, free: bool) -> list[Node]:
         async def look() -> list[Node]:
-            return [session.node for session in self._streams.sessions.values() if session.free is free]
+            return [session.node for session in self._streams.sessions.values() if session.work.is_free is free]
 
         return sorted(self._on_the_link(look()), key=lambda node: node.order)
 

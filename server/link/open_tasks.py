@@ -88,7 +88,7 @@ class OpenTasks:
                 session.send(_reminder(debt))
         for debt in gone:
             session = self._sessions.get(debt.node_id)
-            if session and session.outlasting == debt.task:
+            if session and session.work.outlasting == debt.task:
                 session.cancel(debt.task, "its update would come too late")
 
     def forfeit_later(self, node: Node, reason: str) -> None:
@@ -136,7 +136,7 @@ class OpenTasks:
         while standing_by and len(taken) < number:
             message = standing_by.pop(0)
             session = self._sessions.get(message.metadata.dst_node_id)
-            if session and session.free:
+            if session and session.work.is_free:
                 taken.append(message)
         return taken
 
@@ -150,7 +150,7 @@ class OpenTasks:
             is_at_work, session = assignment.end(reason), self._sessions.get(assignment.node_id)
             is_owed = self._put_down(assignment)
             if is_at_work and session and is_owed and reason != ENOUGH:
-                session.outlasts(assignment.task)
+                session.work.outlasts(assignment.task)
             elif is_at_work and session:
                 session.cancel(assignment.task, ENOUGH if reason == ENOUGH else "the round's time is up")
 

@@ -4,16 +4,16 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from common import fleet_pb2 as pb
-from server.grids import Node, Seen
+from server.grids import Node
 from server.link.reads import Reads
 from server.link.sends import Sends
+from server.link.work import Work
 
 BEAT = pb.ToNode(beat=pb.Beat())
 MAX_WAITING = 64  # messages; a node that reads so slowly that this many wait is gone
@@ -51,20 +51,7 @@ class Session:
         self._over: asyncio.Future[str] = self._loop.create_future()
         self._last_heard = self._loop.time()
         self._read_by = math.inf  # when what is being written must have gone out
-        self._past = ""  # a task whose round is over and which the node has not dropped or done yet
-        self._is_cancelled = False  # whether it was told to drop it
-        self._in_hand, self._seen = "", Seen()  # the last task that the node said it works on
-        self._is_due = False  # it has said that it is done, so an update comes next
-
-    @property
-    def free(self) -> bool:
-        """Whether the node can take a task: it may be here and yet hang in a former one."""
-        return not self._past
-
-    @property
-    def outlasting(self) -> str:
-        """The task that the node goes on with though its round is over; '' without one."""
-        return "" if self._is_cancelled else self._past
+        self.work = Work()
 
     @property
     def silent_seconds(self) -> float:
@@ -90,38 +77,8 @@ class Session:
 
     def cancel(self, task: str, reason: str) -> None:
         """Tell the node to drop a task; until it says that it has, it is not free."""
-        self._past, self._is_cancelled = task, True
+        self.work.cancel(task)
         self.send(pb.ToNode(cancel=pb.Cancel(task=task, reason=reason)))
-
-    def works_on(self, task: str, since_seconds: float = 0.0) -> None:
-        """The node says what it works on ('' = nothing), and how long ago that came to it."""
-        if task != self._past and (task or self._has_come_to_past):
-            self._past = ""
-        now = self._loop.time()
-        if task and task != self._in_hand:
-            self._in_hand, self._seen = task, Seen(taken_at=now - since_seconds)
-        elif not task and math.isnan(self._seen.done_at):
-            self._seen = replace(self._seen, done_at=now)
-            self._is_due = bool(self._in_hand)
-
-    def answers(self, task: str) -> Seen:
-        """The node's answer to a task is in: when it was heard to take it and to be done with it, on this link."""
-        seen = self._seen if task == self._in_hand else Seen()
-        if task == self._past:
-            self._past = ""
-        self.works_on("")
-        self._is_due = False
-        return seen
-
-    @property
-    def _has_come_to_past(self) -> bool:
-        """Whether a node that works on nothing has done or dropped that task: on a slow link it may not have it yet."""
-        is_written = not self._outbox and (self._writing is None or self._writing.done())
-        return self._in_hand == self._past or (self._is_cancelled and is_written)
-
-    def outlasts(self, task: str) -> None:
-        """The node may go on with a task after its round; until it works on it no more, it is not free."""
-        self._past, self._is_cancelled = task, False
 
     def finish(self, farewell: pb.Farewell) -> None:
         """Send what waits, then a farewell, then close."""
@@ -161,9 +118,9 @@ class Session:
         return reason
 
     async def _next(self) -> Any:
-        if not self._is_due:
+        if not self.work.is_due:
             return await self._stream.read()
-        self._is_due = False
+        self.work.is_due = False
         self._last_heard = math.inf  # who has to wait is not silent
         async with self._reads.turn():
             self._last_heard = self._loop.time()
@@ -194,6 +151,7 @@ class Session:
         """Write what was queued, and keep no copy of it; False = that was all."""
         if isinstance(queued, pb.ToNode):
             await self._write_bytes(queued.SerializeToString())
+            self.work.told_to_drop(queued.cancel.task)
         elif queued is not None:
             async with self._sends.turn(self._beat_seconds, self._show_life):
                 await self._write_bytes(queued())

@@ -185,9 +185,9 @@ class Streams:
         if kind == "update":
             self._take(session, _bounded(message.update, size, self._max_message_bytes), size)
         elif kind == "progress" and size <= MAX_SIGNAL_BYTES:
-            was_free = session.free
-            session.works_on(message.progress.task, message.progress.since_seconds)
-            if session.free and not was_free:
+            was_free = session.work.is_free
+            session.work.says(message.progress.task, message.progress.since_seconds)
+            if session.work.is_free and not was_free:
                 self._changed()
             if self.tasks.is_training(message.progress.task):
                 self._listener.progress(session.node.name, min(1.0, max(0.0, message.progress.fraction)))
@@ -210,7 +210,7 @@ class Streams:
         return ""
 
     def _take(self, session: Session, update: pb.Update, size: int) -> None:
-        seen = session.answers(update.task)
+        seen = session.work.answers(update.task)
         self._changed()
         is_training = self.tasks.is_training(update.task)
         if reason := self.tasks.take(session.node, update, size, seen):

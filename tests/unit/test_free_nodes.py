@@ -49,16 +49,16 @@ async def arrive(stream: Stream) -> None:
 
 def test_a_node_that_may_be_late_is_free_once_it_is_done() -> None:
     async def story(session: Session, stream: Stream) -> None:
-        session.outlasts(TASK)
-        session.works_on("")
-        assert not session.free, "the task is on its way"
+        session.work.outlasts(TASK)
+        session.work.says("")
+        assert not session.work.is_free, "the task is on its way"
         await arrive(stream)
-        session.works_on("")
-        assert not session.free, "it has gone out, which is not to say that the node has it"
-        session.works_on(TASK)
-        assert not session.free
-        session.works_on("")
-        assert session.free
+        session.work.says("")
+        assert not session.work.is_free, "it has gone out, which is not to say that the node has it"
+        session.work.says(TASK)
+        assert not session.work.is_free
+        session.work.says("")
+        assert session.work.is_free
 
     play(story)
 
@@ -66,22 +66,22 @@ def test_a_node_that_may_be_late_is_free_once_it_is_done() -> None:
 def test_a_node_that_was_heard_to_have_the_task_is_free_when_it_is_idle() -> None:
     async def story(session: Session, stream: Stream) -> None:
         await arrive(stream)
-        session.works_on(TASK)
-        session.outlasts(TASK)
-        session.works_on("")
-        assert session.free
+        session.work.says(TASK)
+        session.work.outlasts(TASK)
+        session.work.says("")
+        assert session.work.is_free
 
     play(story)
 
 
 def test_an_update_without_a_word_before_frees_its_node_and_one_of_another_task_does_not() -> None:
     async def story(session: Session, stream: Stream) -> None:
-        session.outlasts(TASK)
-        session.answers("run/1/n0")
-        assert not session.free
+        session.work.outlasts(TASK)
+        session.work.answers("run/1/n0")
+        assert not session.work.is_free
         await arrive(stream)
-        session.answers(TASK)
-        assert session.free
+        session.work.answers(TASK)
+        assert session.work.is_free
 
     play(story)
 
@@ -90,24 +90,27 @@ def test_a_node_that_is_told_to_drop_its_task_is_free_once_it_can_have_heard_so(
     async def story(session: Session, stream: Stream) -> None:
         session.cancel(TASK, "the round's time is up")
         await asyncio.sleep(1.0)
-        session.works_on("")
-        assert not session.free, "task and word are on their way"
+        session.work.says("")
+        assert not session.work.is_free, "task and word are on their way"
         await arrive(stream)
-        session.works_on("")
-        assert session.free
+        stream.goes.clear()
+        session.send(pb.ToNode(verdict=pb.Verdict(task=TASK)))  # what is on its way now does not matter
+        await asyncio.sleep(1.0)
+        session.work.says("")
+        assert session.work.is_free
 
     play(story)
 
 
 def test_what_may_be_late_no_more_holds_its_node_no_longer() -> None:
     async def story(session: Session, stream: Stream) -> None:
-        session.outlasts(TASK)
+        session.work.outlasts(TASK)
         await arrive(stream)
-        session.works_on("")
-        assert session.outlasting == TASK
+        session.work.says("")
+        assert session.work.outlasting == TASK
         session.cancel(TASK, "its update would come too late")
         await asyncio.sleep(1.0)
-        session.works_on("")
-        assert session.free
+        session.work.says("")
+        assert session.work.is_free
 
     play(story)

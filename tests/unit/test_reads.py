@@ -62,10 +62,10 @@ class Crowd:
     def _hear(self, session: Session, message: pb.FromNode, size: int) -> str:
         del size
         if message.WhichOneof("kind") == "update":
-            session.answers(message.update.task)
+            session.work.answers(message.update.task)
             self.updates.append(session.node.name)
         else:
-            session.works_on(message.progress.task)
+            session.work.says(message.progress.task)
         return ""
 
 
