@@ -12,17 +12,18 @@ class Held:
     """Used from the link's thread alone."""
 
     def __init__(self) -> None:
-        self._numbers: Counter[int] = Counter()  # by node id
+        self._numbers: Counter[tuple[str, str]] = Counter()  # by name and key: in plaintext any name can be claimed
 
-    def keep(self, node_id: int, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> bool:
+    def keep(self, name: str, key: str, stream: "grpc.aio.ServicerContext[bytes, bytes]") -> bool:
         """Count one more stream until gRPC lets go of it; False: these would be too many."""
-        if self._numbers[node_id] >= MAX_STREAMS:
+        node = (name, key)
+        if self._numbers[node] >= MAX_STREAMS:
             return False
-        self._numbers[node_id] += 1
-        stream.add_done_callback(lambda _: self._let_go(node_id))  # type: ignore[arg-type]  # the stub has no Protocol
+        self._numbers[node] += 1
+        stream.add_done_callback(lambda _: self._let_go(node))  # type: ignore[arg-type]  # the stub has no Protocol
         return True
 
-    def _let_go(self, node_id: int) -> None:
-        self._numbers[node_id] -= 1
-        if not self._numbers[node_id]:
-            del self._numbers[node_id]
+    def _let_go(self, node: tuple[str, str]) -> None:
+        self._numbers[node] -= 1
+        if not self._numbers[node]:
+            del self._numbers[node]

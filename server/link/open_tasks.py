@@ -54,9 +54,7 @@ class OpenTasks:
                 try:
                     async with asyncio.timeout_at(deadline):
                         await asyncio.to_thread(tasks.reserve.before, message.metadata.dst_node_id)
-                except (
-                    TimeoutError
-                ):  # a disk that takes longer holds up neither the end of the round nor a task to come
+                except TimeoutError:  # a disk that takes longer does not hold up the end of the round
                     break
                 assignments.append(self._issue(names, message, deadline, shared, heard))
                 waited_for[assignments[-1].outcome] = assignments[-1]

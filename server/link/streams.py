@@ -22,7 +22,7 @@ from server.link.held import TOO_MANY, Held
 from server.link.open_tasks import OpenTasks
 from server.link.reads import Reads
 from server.link.relay import Listener
-from server.link.roster import Roster, node_id
+from server.link.roster import Roster
 from server.link.sends import Sends
 from server.link.session import BEAT, UNREAD, Session
 
@@ -118,7 +118,7 @@ class Streams:
         hello = await self._greeted(stream)
         try:
             renew = self._control.identify(hello, stream.auth_context()) if self._control else False
-            if not self._held.keep(node_id(hello.name), stream):
+            if not self._held.keep(hello.name, hello.key, stream):
                 _LOG.info("refused %s: %s", _address(stream), TOO_MANY)
                 # A refusal would wait to be read as well; the status of a stream that says nothing does not.
                 await stream.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY)
