@@ -3,6 +3,7 @@
 import os
 import sys
 
+from common.importing import without_collector
 from server import fork_server
 from server.heap import collect_less_often, keep_freed_memory, share_one_heap
 
@@ -16,7 +17,8 @@ def main() -> None:
     share_one_heap()
     keep_freed_memory()
     collect_less_often()
-    from benchmarks import virtual_nodes
+    with without_collector():
+        from benchmarks import virtual_nodes
 
     virtual_nodes.main()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from common.command_line import Parser, layers, run_command
 from common.errors import UsageError
+from common.importing import without_collector
 
 PROG = "python -m client"
 EXAMPLES = """\
@@ -37,7 +38,8 @@ def main() -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from client.living import live
+    with without_collector():
+        from client.living import live
 
     return live(arguments, settings)
 

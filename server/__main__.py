@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from common.command_line import Parser, PlainParser, layers, run_command
 from common.errors import SettingsError, UsageError
+from common.importing import without_collector
 from server import fork_server
 from server.heap import collect_less_often, keep_freed_memory, share_one_heap
 
@@ -53,7 +54,8 @@ def main() -> int:
     share_one_heap()
     keep_freed_memory()
     collect_less_often()
-    from server.running import print_settings, run
+    with without_collector():
+        from server.running import print_settings, run
 
     if arguments.print_settings:
         return print_settings(given, arguments)

@@ -13,7 +13,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
-_IMPORTED = ["client.together", "server.workers"]
+_IMPORTED = ["server.preloaded"]
 
 
 def begin() -> ForkServerContext | SpawnContext:

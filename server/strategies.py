@@ -187,7 +187,6 @@ def _leave_imports_alone() -> None:
 
     Once in a process: what is frozen and thawed counts as old, and old garbage is hardly ever collected.
     """
-    gc.collect()
     gc.freeze()
 
 
