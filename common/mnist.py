@@ -11,9 +11,7 @@ import numpy.typing as npt
 import torch
 
 from common.mnist_bundle import Split, Uint8Array
-from common.mnist_cache import open_arrays
-
-_NUM_PIECES = 8  # of the 47 MB that the training images take
+from common.mnist_cache import open_arrays, read_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +42,7 @@ def load_part(split: Split, indices: npt.NDArray[np.int64]) -> Images:
     Raises:
         DataError: as for ``load``.
     """
-    kept = np.empty((len(indices), 28, 28), np.uint8)
-    # In pieces, each through a mapping of its own: what one has touched counts as this process's memory till it ends.
-    for places in np.array_split(np.argsort(indices), _NUM_PIECES):
-        kept[places] = open_arrays(split)[0][indices[places]]
-    return as_images(kept, open_arrays(split)[1][indices])
+    return as_images(read_images(split, indices), open_arrays(split)[1][indices])
 
 
 def load_labels(split: Split) -> Uint8Array:

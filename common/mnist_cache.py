@@ -11,10 +11,14 @@ A file is complete or absent (written beside its place, then renamed), so later 
 
 import hashlib
 import math
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from common.errors import DataError
@@ -27,6 +31,7 @@ from common.torchvision_import import import_torchvision
 _NUM_IMAGES: dict[Split, int] = {"train": 60_000, "test": 10_000}
 _HEADER_BYTES = 4096  # the most that a .npy file may add to its array
 _LOCK_SECONDS = 600.0  # a slow memory card takes a minute
+_NEAR_BYTES = 32 * 1024  # where images to read lie closer, a memory card is sooner done with the whole file in order
 
 
 def open_arrays(split: Split) -> tuple[Uint8Array, Uint8Array]:
@@ -37,11 +42,41 @@ def open_arrays(split: Split) -> tuple[Uint8Array, Uint8Array]:
     Raises:
         DataError: the bundle is damaged or cannot be had, or the state folder cannot hold the cache.
     """
+    with _cache() as cache:
+        return _map(cache, split, "images"), _map(cache, split, "labels")
+
+
+def read_images(split: Split, indices: npt.NDArray[np.int64]) -> Uint8Array:
+    """The images at ``indices`` (int64 [M], each 0..N-1), uint8 [M, 28, 28], as memory of their own.
+
+    They are read one by one: what is touched of a mapping counts as this process's memory.
+
+    Raises:
+        DataError: as for ``open_arrays``.
+    """
+    with _cache() as cache:
+        mapped = _map(cache, split, "images")
+        assert isinstance(mapped.base, np.memmap)
+        first, size = mapped.base.offset, mapped[0].nbytes
+        kept = np.empty((len(indices), *mapped.shape[1:]), np.uint8)
+        with (cache / f"{split}-images.npy").open("rb", buffering=0) as file:
+            if len(indices) * _NEAR_BYTES > mapped.nbytes and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+            for place in np.argsort(indices).tolist():
+                file.seek(first + int(indices[place]) * size)
+                if file.readinto(kept[place].data) != size:
+                    raise OSError(f"{file.name} is cut off")
+        return kept
+
+
+@contextmanager
+def _cache() -> Iterator[Path]:
+    """The folder of the cache, which is whole."""
     cache = state_dir() / "cache" / "mnist"
     try:
         if not is_whole(cache):
             _make_whole(cache)
-        return _map(cache, split, "images"), _map(cache, split, "labels")
+        yield cache
     except Timeout:
         raise DataError(
             f"another process has been unpacking MNIST into {cache} for {_LOCK_SECONDS / 60:g} minutes: stop it, retry"

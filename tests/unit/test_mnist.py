@@ -93,6 +93,7 @@ def test_a_part_holds_the_chosen_images_in_their_order_and_nothing_else() -> Non
     assert part.labels.tolist() == [6, 7, 0]
     assert part.images.untyped_storage().nbytes() == 3 * 28 * 28
     part.images[0, 0, 0] = 255  # the part's own memory: the cache is mapped read-only
+    assert torch.equal(mnist.load_part("test", np.arange(9_999, -1, -1)).images, whole.images.flip(0))
 
 
 @pytest.mark.usefixtures("cache")
