@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.texts import one_line
 from server.storage.run_directory import RunDirectory
 from tests.tiny_runs import SETTINGS, tiny_run
 
@@ -26,10 +27,11 @@ def test_the_log_takes_info_and_above_with_iso_times_until_it_is_closed(tmp_path
 def test_what_a_node_says_is_one_line_that_commands_no_terminal(tmp_path: Path) -> None:
     forged = "2026-11-26T08:00:00.000+00:00 INFO server.conductor: round 99: accuracy 1.0000"
     with tiny_run(tmp_path):
-        said = f"codec \r\n{forged}\u2028\x1b[2J\x07\u202e\ud800"
+        said = f"codec \r\n{forged}\u2028\x1b[2J\x07\u202e"
         logging.getLogger("one").info("refused %s: %s", "10.0.0.2:5", said)
     text = (tmp_path / "a" / "run.log").read_text()
-    assert text.split(" ", 1)[1] == f"INFO one: refused 10.0.0.2:5: codec   {forged} ?[2J???\n"
+    assert text.split(" ", 1)[1] == f"INFO one: refused 10.0.0.2:5: codec   {forged} ?[2J??\n"
+    assert one_line("\ud800") == "?"  # not logged here: whoever runs the tests side by side could not pass it on
 
 
 def test_a_traceback_is_moved_in_so_that_none_of_its_lines_looks_like_a_message(tmp_path: Path) -> None:
