@@ -1,10 +1,8 @@
-"""``benchmarks.virtual_nodes``, begun as ``python -m server`` begins: what workers are forked from comes first."""
+"""``benchmarks.virtual_nodes``, begun as ``python -m server`` begins, its memory and its imports."""
 
 import os
-import sys
 
 from common.importing import without_collector
-from server import fork_server
 from server.heap import collect_less_often, keep_freed_memory, share_one_heap
 
 
@@ -12,8 +10,6 @@ def main() -> None:
     """Run it."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-    if "--workers" in sys.argv:
-        fork_server.begin()
     share_one_heap()
     keep_freed_memory()
     collect_less_often()

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from common.command_line import Parser, PlainParser, layers, run_command
-from common.errors import SettingsError, UsageError
+from common.errors import UsageError
 from common.importing import without_collector
-from server import fork_server
 from server.heap import collect_less_often, keep_freed_memory, share_one_heap
-
-if TYPE_CHECKING:
-    from common.layers import Layer
 
 PROG = "python -m server"
 EXAMPLES = """\
@@ -50,7 +44,8 @@ def main() -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    _begin_workers(given)
+    # Before NumPy is: its OpenBLAS would start a thread on each core, and nothing here computes with it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     share_one_heap()
     keep_freed_memory()
     collect_less_often()
@@ -63,14 +58,6 @@ def main() -> int:
     logging.getLogger("flwr").setLevel(logging.WARNING)
     logging.getLogger("flwr").handlers.clear()  # its handler colours standard output; run.log has it all
     return run(given, arguments)
-
-
-def _begin_workers(given: Sequence[Layer]) -> None:
-    from common.layers import load  # here: Ctrl-C is caught by now
-
-    with contextlib.suppress(SettingsError):  # the run finds it again, and tells it on its console
-        if load(*given).simulation.workers > 1:
-            fork_server.begin()
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

@@ -47,9 +47,9 @@ class Simulation(NodeGrid):
     def __enter__(self) -> "Simulation":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._workers:
-            self._workers.end(at_once=kind is not None)  # then nobody waits any more for the fits in hand
+            self._workers.end()
 
     def nodes(self) -> list[Node]:
         """All virtual nodes: they never leave."""

@@ -2,12 +2,17 @@
 
 import gc
 import importlib
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkContext, SpawnContext
 
+import psutil
 import torch
 from flwr.app import Context, Message, RecordDict
 
@@ -15,8 +20,6 @@ from common import fleet_pb2 as pb
 from common.errors import Interrupted, RunFailed
 from common.records import answer, identify
 from common.wire import from_task, to_update
-from server import fork_server
-from server.fork_server import SIGNALS, signals_held_back
 from server.heap import keep_freed_memory, share_one_heap
 
 ClientApp = Callable[[Message, Context], Message]
@@ -24,21 +27,26 @@ Replies = Callable[[Sequence[Message], Sequence[Context]], Iterable[Message]]
 Work = list[tuple[bytes, Context]]  # tasks as they travel on the link, and whose each is
 Done = list[tuple[bytes, RecordDict]]  # updates likewise, and what each node remembers: its next task may go elsewhere
 
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
 
 class Workers:
     """``num_workers`` processes. They begin to start at once, while this one goes on."""
 
     def __init__(self, client_app: str, num_workers: int, together: str = "") -> None:
         """See ``server.simulation``."""
-        context = fork_server.begin()
+        replies(client_app, together)  # imports what they need, before they are forked
+        context = _context()
         # Nothing is ever sent: the writing end is this process's alone, and closed when it ends, however it does.
         workers_end, self._life = context.Pipe(duplex=False)
+        not_theirs = self._life if isinstance(context, ForkContext) else None
         self._pipes: list[Connection] = []
         self._processes = []
-        with signals_held_back():
+        with _signals_held_back():
             for _ in range(num_workers):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(client_app, together, theirs, workers_end), daemon=True)
+                given = client_app, together, theirs, workers_end, not_theirs
+                process = context.Process(target=_serve, args=given, daemon=True)
                 process.start()
                 theirs.close()  # so that its end is noticed here
                 self._pipes.append(ours)
@@ -70,15 +78,14 @@ class Workers:
         except (EOFError, OSError):
             raise RunFailed("a simulation worker died (out of memory?); try fewer with simulation.workers") from None
 
-    def end(self, at_once: bool) -> None:
-        """Wait until the workers are gone; ``at_once``: whatever they have in hand."""
-        if at_once:
-            self._life.close()
-        for pipe in self._pipes:
-            pipe.close()
+    def end(self) -> None:
+        """Whatever the workers have in hand: nobody waits for it any more."""
+        for process in self._processes:
+            process.kill()
         for process in self._processes:
             process.join()
-        self._life.close()
+        for pipe in (*self._pipes, self._life):
+            pipe.close()
 
 
 def replies(client_app: str, together: str) -> Replies:
@@ -109,24 +116,44 @@ def _hand_out(pipe: Connection, waiting: Iterator[tuple[int, Work]], in_hand: di
         return
 
 
-def _serve(client_app: str, together: str, pipe: Connection, parents_life: Connection) -> None:
-    """Work until the pipe is closed. Signals to the whole group are the parent's business; its end is the workers'."""
+def _context() -> ForkContext | SpawnContext:
+    """How processes are to be started: as forks of this one, which has imported all they need, if it has one thread.
+
+    Of two, the other might hold a lock, which in a fork nobody would ever release. macOS's own libraries bear no fork.
+    """
+    is_safe = sys.platform == "linux" and psutil.Process().num_threads() == 1
+    return multiprocessing.get_context("fork") if is_safe else multiprocessing.get_context("spawn")
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes started meanwhile begin with Ctrl-C and SIGTERM blocked; what comes here comes a moment later."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _serve(
+    client_app: str, together: str, pipe: Connection, parents_life: Connection, not_ours: Connection | None
+) -> None:
+    """Work until killed. Signals to the whole group are the parent's business; its end is the workers'."""
+    if not_ours:
+        not_ours.close()  # the parent's end of its life: a fork has it too
     share_one_heap()
     keep_freed_memory()
     gc.freeze()  # what was imported before the fork: looking for garbage there would copy 50 MB of it
     os.setpgid(0, 0)
-    for number in SIGNALS:
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # what has come already is forgotten
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with, args=(parents_life,), daemon=True).start()
     torch.set_num_threads(1)
     answers = replies(client_app, together)
-    try:
-        while True:
-            pipe.send(_done(answers, pipe.recv()))
-    except (EOFError, OSError):
-        return  # the parent wants no more
+    while True:
+        pipe.send(_done(answers, pipe.recv()))
 
 
 def _end_with(parents_life: Connection) -> None:
