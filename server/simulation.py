@@ -90,16 +90,16 @@ class Simulation(NodeGrid):
 
     def _works(self, messages: Sequence[Message]) -> Iterator[Work]:
         """Some messages each: as many as are answered together, but no fewer works than there are workers."""
-        parcels: dict[tuple[int, int], bytes] = {}  # what messages share is packed once
+        shared: dict[tuple[int, int], bytes] = {}  # what messages share is packed once
         at_once = min(how_many(self._together, messages), -(-len(messages) // self._num_workers))
         for first in range(0, len(messages), at_once):
             some = messages[first : first + at_once]
-            yield [(self._parcel(message, parcels), self._context(message)) for message in some]
+            yield [(*self._parcels(message, shared), self._context(message)) for message in some]
 
-    def _parcel(self, message: Message, parcels: dict[tuple[int, int], bytes]) -> bytes:
+    def _parcels(self, message: Message, shared: dict[tuple[int, int], bytes]) -> tuple[bytes, bytes]:
         parts = shared_parts(message)
-        parcel = parcels[parts] = parcels.get(parts) or to_task(message).SerializeToString()
-        return parcel + pb.Task(config=own_config(message)).SerializeToString()
+        parcel = shared[parts] = shared.get(parts) or to_task(message).SerializeToString()
+        return parcel, pb.Task(config=own_config(message)).SerializeToString()
 
     def _context(self, message: Message) -> Context:
         node_id = message.metadata.dst_node_id

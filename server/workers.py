@@ -24,7 +24,8 @@ from server.heap import keep_freed_memory, share_one_heap
 
 ClientApp = Callable[[Message, Context], Message]
 Replies = Callable[[Sequence[Message], Sequence[Context]], Iterable[Message]]
-Work = list[tuple[bytes, Context]]  # tasks as they travel on the link, and whose each is
+# Tasks as they travel on the link, in two parts, and whose each is: a part of several tasks crosses a pipe once.
+Work = list[tuple[bytes, bytes, Context]]
 Done = list[tuple[bytes, RecordDict]]  # updates likewise, and what each node remembers: its next task may go elsewhere
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -162,8 +163,8 @@ def _end_with(parents_life: Connection) -> None:
 
 
 def _done(answers: Replies, work: Work) -> Done:
-    contexts = [context for _, context in work]
+    contexts = [context for _, _, context in work]
     identify(run_id=1, node_id=contexts[0].node_id)
-    messages = [from_task(pb.Task.FromString(parcel), context.node_id) for parcel, context in work]
+    messages = [from_task(pb.Task.FromString(shared + own), context.node_id) for shared, own, context in work]
     updates = [to_update(reply, task="").SerializeToString() for reply in answers(messages, contexts)]
     return [(update, context.state) for update, context in zip(updates, contexts, strict=True)]
