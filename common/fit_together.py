@@ -71,7 +71,7 @@ def fit_together(
     for step, together in enumerate(zip(*own, strict=True), start=1):
         epochs, x, y = zip(*together, strict=True)
         optimizer.learning_rate = schedules.learning_rate(settings, round_number, epochs[0])
-        losses, gradients = gradients_of(torch.stack(x), torch.stack(y))
+        losses, gradients = gradients_of(x, torch.stack(y))
         optimizer.step(pulled(gradients, parameters, origin, proximal_mu) if proximal_mu else gradients)
         loss_sums += losses * len(y[0])
         num_processed += len(y[0])

@@ -40,7 +40,7 @@ def by_hand(model: Network) -> Gradients | None:
     of_one = LeNet5Gradients([parameter.detach()[None] for parameter in model.parameters()], model.input_size)
 
     def gradients_of(images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        loss, gradients = of_one(images[None], labels[None])
+        loss, gradients = of_one([images], labels[None])
         return loss[0], [gradient[0] for gradient in gradients]
 
     return gradients_of
@@ -62,18 +62,18 @@ class LeNet5Gradients:
         self._passes: dict[int, _Convolutions] = {}  # by number of images: batches are of two sizes at most
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Mean losses [M] of ``images`` [M, B, 1, S, S] with ``labels`` (int64 [M, B]) and their gradients [M, …]."""
-        slices = zip(images.split(SLICE, 1), labels.split(SLICE, 1), strict=True)
+    def __call__(self, images: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Mean losses [M] of M ``images`` [B, 1, S, S] with ``labels`` (int64 [M, B]) and their gradients [M, …]."""
+        slices = zip(zip(*(own.split(SLICE) for own in images), strict=True), labels.split(SLICE, 1), strict=True)
         (loss, gradients), *more = [self._share(*part, labels.shape[1]) for part in slices]
         for other_loss, others in more:
             loss += other_loss
             torch._foreach_add_(gradients, others)
         return loss, gradients
 
-    def _share(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, list[Tensor]]:
+    def _share(self, images: Sequence[Tensor], labels: Tensor, batch_size: int) -> tuple[Tensor, list[Tensor]]:
         """What some of a batch's images add to its mean loss and to the gradients."""
-        num_images = images.shape[1]
+        num_images = labels.shape[1]
         if num_images not in self._passes:
             self._passes[num_images] = _Convolutions(self._convolutions, self._side, num_images)
         convolutions = self._passes[num_images]
@@ -104,8 +104,9 @@ class _Convolutions:
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], side: int, num_images: int) -> None:
         one, other = layers
-        self._pixels = one[0].new_empty(len(one[0]), side**2, num_images)
-        self._columns = every_fourth(self._pixels.view(-1, side, side, num_images))
+        pixels = one[0].new_empty(len(one[0]), side**2, num_images)
+        self._pixels = pixels.unbind()
+        self._columns = every_fourth(pixels.view(-1, side, side, num_images))
         self._images = one[0].new_empty(self._columns.shape)
         self._first = PooledConvolution(*one, windows_of_images(self._images))
         windows = windows_of_pooled(self._first.output, pooled_side(side))
@@ -114,10 +115,10 @@ class _Convolutions:
         features = self._second.output.view(len(one[0]), -1, num_images)
         self._features, self._d = features.transpose(1, 2), torch.empty_like(features)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``images`` [M, B, 1, S, S] to features [M, B, 400], which live until the next call."""
-        for own, of_model in zip(self._pixels.unbind(), images.flatten(2).unbind(), strict=True):
-            own.copy_(of_model.t())
+    def forward(self, images: Sequence[Tensor]) -> Tensor:
+        """``images``, M times [B, 1, S, S], to features [M, B, 400], which live until the next call."""
+        for pixels, own in zip(self._pixels, images, strict=True):
+            pixels.copy_(own.flatten(1).t())
         self._images.copy_(self._columns)
         self._first.forward()
         self._second.forward()

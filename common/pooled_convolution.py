@@ -7,6 +7,8 @@ compared or added up lies in memory in long rows. The first dimension counts mod
 one: each has a matrix product of its own.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -31,14 +33,16 @@ class PooledConvolution:
         """Args: weight: [M, O, C, 5, 5] and bias: [M, O], of M convolutions without padding; windows: of their x."""
         models, outputs, inputs = weight.shape[:3]
         pixels, one = windows.shape[5:].numel(), inputs * _WINDOW**2
-        self._weight, self._bias, self._windows = weight[:, None, None], bias[:, :, None], windows
+        self._weight, self._bias, self._windows = weight, bias[:, :, None], windows
         self._place_strides = 4 * outputs * one, 2 * outputs * one - _WINDOW, outputs * one - 1, one
         self._patches = weight.new_empty(windows.shape)
         self._columns = self._patches.view(models, one, pixels)
         self._columns_t, self._d_columns = self._columns.transpose(1, 2), torch.empty_like(self._columns)
         self._kernels = weight.new_zeros(models, 4 * outputs, one)
         self._kernels_t, self._d_kernels = self._kernels.transpose(1, 2), torch.empty_like(self._kernels)
+        self._kernel = weight.new_zeros(models, outputs, one - _WINDOW - 1)  # from its first weight to its last
         self._four_kernels = self._places(self._kernels)
+        self._kernel_weights = self._weights(self._kernel)
         self._rows = weight.new_empty(models, 4 * outputs, pixels)
         self._two = weight.new_empty(models, 2, outputs, pixels)  # the larger one in each row, later its gradient
         self._rows_of_two = self._two.unbind(1)
@@ -47,7 +51,8 @@ class PooledConvolution:
     def forward(self) -> Tensor:
         """The output."""
         self._patches.copy_(self._windows)
-        self._four_kernels.copy_(self._weight)
+        self._kernel_weights.copy_(self._weight)
+        self._four_kernels.copy_(self._kernel[:, None, None])
         self._rows = product(self._kernels, self._columns, self._rows)
         four = self._rows.view(len(self._rows), 2, 2, *self.output.shape[1:])  # lower row first, right column first
         self._columns_of_four = four.unbind(2)
@@ -66,20 +71,22 @@ class PooledConvolution:
         return product(self._kernels_t, self._rows, self._d_columns)
 
     def _places(self, kernels: Tensor) -> Tensor:
-        """[M, 2, 2, O, C, 5, 5]: where the kernel lies in ``kernels`` [M, 4 * O, C * 6 * 6], the last place first."""
-        models, _, _, outputs, inputs = self._weight.shape[:5]
-        shape = models, 2, 2, outputs, inputs, KERNEL, KERNEL
-        return kernels.as_strided(shape, (*self._place_strides, _WINDOW**2, _WINDOW, 1), _WINDOW + 1)
+        """[M, 2, 2, O, L]: where the kernel lies in ``kernels`` [M, 4 * O, C * 6 * 6], the last place first.
+
+        L goes from a kernel's first weight to its last; what lies between its rows is 0.
+        """
+        shape = len(kernels), 2, 2, *self._kernel.shape[1:]
+        return kernels.as_strided(shape, (*self._place_strides, 1), _WINDOW + 1)
+
+    def _weights(self, kernel: Tensor) -> Tensor:
+        """The weights [M, O, C, 5, 5] in ``kernel`` [M, O, L]."""
+        return kernel.as_strided(self._weight.shape, (*kernel.stride()[:2], _WINDOW**2, _WINDOW, 1))
 
     def _folded(self, of_kernels: Tensor) -> Tensor:
         """The gradient of the kernel from that of its four places; what lies between its rows is added up as well."""
-        models, _, _, outputs, inputs = self._weight.shape[:5]
-        length = inputs * _WINDOW**2 - _WINDOW - 1  # from the kernel's first weight to its last
-        four = of_kernels.as_strided((models, 2, 2, outputs, length), (*self._place_strides, 1), _WINDOW + 1)
+        four = self._places(of_kernels)
         two = four[:, 0] + four[:, 1]
-        one = two[:, 0] + two[:, 1]
-        strides = outputs * length, length, _WINDOW**2, _WINDOW, 1
-        return one.as_strided((models, outputs, inputs, KERNEL, KERNEL), strides)
+        return self._weights(two[:, 0] + two[:, 1])
 
 
 class Overlap:
@@ -92,19 +99,16 @@ class Overlap:
         self._lines = windows.new_empty(models, inputs, _WINDOW, n, 2, half, b)
         self._pixels = windows.new_empty(models, inputs, half, 2, 2 * half * b)
         lines = self._lines.view(models, inputs, 3, 2, n, -1)
-        self._of_lines = [(self._pixels[:, :, i : i + n], lines[:, :, i].transpose(2, 3)) for i in range(3)]
-        self._places = [self._lines[..., i : i + n, :] for i in range(3)]
+        self._columns = [self._lines[..., i : i + n, :] for i in range(3)]
+        self._rows = [(self._pixels[:, :, i : i + n], lines[:, :, i].transpose(2, 3)) for i in range(3)]
+        self._last = self._lines[..., n:, :], self._pixels[:, :, n:]
         self._sums = self._pixels.flatten(2)
 
     def __call__(self, d: Tensor) -> Tensor:
         """The sums [M, C, P'] of ``d`` [M, C * 6 * 6, P]: along columns first, then along rows."""
         windows = d.view(self._shape).permute(3, 0, 1, 2, 5, 4, 6, 7)
-        self._lines.zero_()
-        for place, step in zip(self._places, windows.unbind(), strict=True):
-            place += step
-        self._pixels.zero_()
-        for place, step in self._of_lines:
-            place += step
+        _add_up(zip(self._columns, windows.unbind(), strict=True), self._last[0])
+        _add_up(self._rows, self._last[1])
         return self._sums
 
 
@@ -149,3 +153,12 @@ def _split(d: Tensor, pair: tuple[Tensor, ...]) -> None:
     torch.sub(later, earlier, out=later)
     _where_positive.grad_input(d, later, 0, grad_input=later)
     torch.sub(d, later, out=earlier)
+
+
+def _add_up(pairs: Iterable[tuple[Tensor, Tensor]], rest: Tensor) -> None:
+    """Add to each of the places, which overlap, what belongs there; ``rest``: where the first does not reach."""
+    (first, step), *others = pairs
+    first.copy_(step)
+    rest.zero_()
+    for place, step in others:
+        place += step
