@@ -44,6 +44,8 @@ class PooledConvolution:
         self._four_kernels = self._places(self._kernels)
         self._kernel_weights = self._weights(self._kernel)
         self._rows = weight.new_empty(models, 4 * outputs, pixels)
+        four = self._rows.view(models, 2, 2, outputs, pixels)  # lower row first, right column first
+        self._columns_of_four = four.unbind(2)
         self._two = weight.new_empty(models, 2, outputs, pixels)  # the larger one in each row, later its gradient
         self._rows_of_two = self._two.unbind(1)
         self.output = weight.new_empty(models, outputs, pixels)
@@ -53,9 +55,7 @@ class PooledConvolution:
         self._patches.copy_(self._windows)
         self._kernel_weights.copy_(self._weight)
         self._four_kernels.copy_(self._kernel[:, None, None])
-        self._rows = product(self._kernels, self._columns, self._rows)
-        four = self._rows.view(len(self._rows), 2, 2, *self.output.shape[1:])  # lower row first, right column first
-        self._columns_of_four = four.unbind(2)
+        product(self._kernels, self._columns, self._rows)
         torch.maximum(*self._columns_of_four, out=self._two)
         torch.maximum(*self._rows_of_two, out=self.output)
         return self.output.add_(self._bias).relu_()  # ReLU grows, so it may come after the maximum
