@@ -1,4 +1,4 @@
-"""OpenBLAS's products of many small matrices in one call, with AVX-512 where torch's own library leaves it unused.
+"""OpenBLAS's products of many small matrices in one call, with AVX-512 where torch's MKL leaves it unused.
 
 The package scipy-openblas32 brings the library; those who build NumPy and SciPy take it from there. It is loaded apart
 from theirs, so neither its kernels nor its one thread depend on the environment or on who imported what first. What
@@ -64,10 +64,10 @@ class OpenBlas:
         return True
 
 
-def load() -> OpenBlas | None:
-    """The library; None where it is not installed, or has no kernels that torch's own library has not."""
+def load(root: Path = Path("/")) -> OpenBlas | None:
+    """The library; None where it is not installed, or MKL is sooner: it is with AVX2, and on Intel's processors."""
     package = find_spec("scipy_openblas32")
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or package is None:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or _is_intels(root) or package is None:
         return None
     found = [path for folder in package.submodule_search_locations or () for path in Path(folder, "lib").glob("*.so")]
     try:
@@ -75,6 +75,14 @@ def load() -> OpenBlas | None:
             return OpenBlas(ctypes.CDLL(str(found[0])))
     except (AttributeError, IndexError, OSError):
         return None
+
+
+def _is_intels(root: Path) -> bool:
+    """Whether the processor is, or cannot be asked."""
+    try:
+        return "GenuineIntel" in (root / "proc" / "cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
 
 
 def _layout(x: Tensor) -> tuple[int, int] | None:

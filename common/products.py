@@ -1,7 +1,4 @@
-"""Matrix products of several pairs at once, by OpenBLAS where that is sooner than torch's own library.
-
-Torch takes MKL, which leaves AVX-512 unused on processors that are not Intel's, and takes long to begin.
-"""
+"""Matrix products of several pairs at once, by OpenBLAS where that is sooner than torch's own library."""
 
 import torch
 from torch import Tensor

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,16 +124,32 @@ print(library.scipy_openblas_get_corename().decode(), library.scipy_openblas_get
         assert said.stdout == "SkylakeX 1\n", said.stderr
 
 
-@pytest.mark.parametrize("lacking", ["the package", "the library", "the function", "AVX-512"])
-def test_without_it_torch_does_the_products(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lacking", ["the package", "the library", "the function", "AVX-512", "/proc"])
+def test_without_it_torch_does_the_products(lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = machine(tmp_path, "AuthenticAMD")
     if lacking == "the package":
         monkeypatch.setattr(openblas, "find_spec", lambda _: None)
     elif lacking == "the library":
         monkeypatch.setattr("pathlib.Path.glob", lambda *_: iter(()))
     elif lacking == "the function":
         monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    elif lacking == "/proc":
+        (root / "proc" / "cpuinfo").unlink()
     else:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     before = dict(os.environ)
-    assert openblas.load() is None
+    assert openblas.load(root) is None
     assert dict(os.environ) == before
+
+
+@only_openblas
+def test_intels_processors_have_mkl(tmp_path: Path) -> None:
+    assert openblas.load(machine(tmp_path / "amd", "AuthenticAMD")) is not None
+    assert openblas.load(machine(tmp_path / "intel", "GenuineIntel")) is None
+
+
+def machine(root: Path, vendor: str) -> Path:
+    """The folder that is the root of a machine with such a processor."""
+    (root / "proc").mkdir(parents=True)
+    (root / "proc" / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n", encoding="utf-8")
+    return root
