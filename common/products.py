@@ -18,6 +18,6 @@ def product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """
     if out is None:
         out = a.new_empty(*a.shape[:2], b.shape[2])
-    if _OPENBLAS and a.dtype == torch.float32 and torch.get_num_threads() == 1 and _OPENBLAS.multiply(a, b, out):
+    if _OPENBLAS and a.dtype == torch.float32 and _OPENBLAS.multiply(a, b, out):
         return out
     return torch.bmm(a, b, out=out)
