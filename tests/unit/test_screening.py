@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ConfigRecord, Message
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.layers import load
 from common.models import State, weights_sha256
@@ -18,7 +20,7 @@ from server.incoming import Origin
 from server.plan import Plan
 from server.report import Round
 from server.rounds import rounds
-from server.updates.screening import Rejected, Screen
+from server.updates.screening import Rejected, Screen, _length
 from tests.bad_replies import (
     AVERAGE,
     HONEST_EXAMPLES,
@@ -223,3 +225,26 @@ def test_a_rejected_update_that_was_read_leaves_its_digest_in_the_ledger() -> No
     accepted = round_of({OFFENDER: with_values(-20.0)}).reports[0]
     assert (report.verdict, report.examples, report.threads) == ("rejected", 100, 1)
     assert report.sha256 == accepted.sha256 == weights_sha256(toy_state(-20.0))
+
+
+@given(
+    st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=300),
+    st.floats(-45, 38).map(lambda power: 10**power),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_length_is_right_whatever_its_size(values: list[float], scale: float, seed: int) -> None:
+    vector = (np.array(values) * scale).astype(np.float32)
+    origin = np.random.default_rng(seed).normal(0, scale / 10, len(values)).astype(np.float32)
+    expected = math.sqrt(math.fsum((float(a) - float(b)) ** 2 for a, b in zip(vector, origin, strict=True)))
+    assert _length(vector, origin) == pytest.approx(expected, rel=1e-6, abs=0)
+
+
+def test_a_length_of_many_values_is_right_too() -> None:
+    vector = np.random.default_rng(1).normal(0, 0.1, 3_000_000).astype(np.float32)
+    expected = float(np.linalg.norm(vector.astype(np.float64)))
+    assert _length(vector) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_length_of_what_is_not_finite_is_not(value: float) -> None:
+    assert not math.isfinite(_length(np.array([1.0, value, 2.0], np.float32), np.ones(3, np.float32)))
