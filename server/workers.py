@@ -153,8 +153,11 @@ def _serve(
     threading.Thread(target=_end_with, args=(parents_life,), daemon=True).start()
     torch.set_num_threads(1)
     answers = replies(client_app, together)
-    while True:
-        pipe.send(_done(answers, pipe.recv()))
+    try:
+        while True:
+            pipe.send(_done(answers, pipe.recv()))
+    except (EOFError, OSError):
+        return  # the parent was killed
 
 
 def _end_with(parents_life: Connection) -> None:

@@ -36,6 +36,8 @@ def test_workers_end_with_their_server_however_it_ends(federation: Federation) -
     assert stopped.exit_code() == 130, stopped  # LONG is hours: the fits in hand were given up
     assert len(stopped.err) == 1
     assert psutil.wait_procs(orphans, PATIENCE_SECONDS)[1] == []
+    assert killed.exit_code() == -signal.SIGKILL
+    assert killed.err == []
 
 
 def workers_of(server: Server) -> list[psutil.Process]:
