@@ -7,7 +7,9 @@ servers nor other tests are heard.
 import ipaddress
 import os
 import socket
+import sys
 import time
+from itertools import count
 
 import pytest
 from zeroconf import ServiceInfo, Zeroconf
@@ -17,8 +19,15 @@ from client.search import search
 from common.address import own_addresses
 from server.link.announce import announced, announced_addresses
 
-SERVICE = f"_fedge-{os.getpid()}._tcp.local."
+SERVICE = ""
 LOOPBACK = ["127.0.0.1"]
+_numbers = count()
+
+
+@pytest.fixture(autouse=True)
+def own_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A type for each test: an answer that is under way when its server leaves comes a moment later."""
+    monkeypatch.setattr(sys.modules[__name__], "SERVICE", f"_fedge{os.getpid():x}-{next(_numbers):x}._tcp.local.")
 
 
 def find(seconds: float = 10.0, is_known: bool = True) -> Place:
