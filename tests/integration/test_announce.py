@@ -30,6 +30,11 @@ def own_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "SERVICE", f"_fedge{os.getpid():x}-{next(_numbers):x}._tcp.local.")
 
 
+def host(name: str) -> str:
+    """A host's name of the test's own: its addresses belong to no service, so other tests' would be taken for its."""
+    return f"{name}{SERVICE.partition('.')[0]}.local."
+
+
 def find(seconds: float = 10.0, is_known: bool = True) -> Place:
     """An answer ends the search, the seconds are a ceiling; that of a server that is not known, when all had time."""
     return find_server(None, None, None, seconds, interfaces=LOOPBACK, service=SERVICE, prefer=lambda _: is_known)
@@ -61,9 +66,9 @@ def test_a_server_tells_where_it_enrols_nodes() -> None:
 
 def test_what_is_no_server_is_passed_over() -> None:
     useless = ServiceInfo(
-        SERVICE, f"a-useless.{SERVICE}", port=18_088, server="a.local.", parsed_addresses=["224.0.0.1", "fe80::1"]
+        SERVICE, f"a-useless.{SERVICE}", port=18_088, server=host("a"), parsed_addresses=["224.0.0.1", "fe80::1"]
     )
-    closed = ServiceInfo(SERVICE, f"b-closed.{SERVICE}", port=0, server="b.local.", parsed_addresses=["127.0.0.1"])
+    closed = ServiceInfo(SERVICE, f"b-closed.{SERVICE}", port=0, server=host("b"), parsed_addresses=["127.0.0.1"])
     with Zeroconf(interfaces=LOOPBACK, use_asyncio=False) as hostile:
         for info in (useless, closed):
             hostile.register_service(info, cooperating_responders=True)
@@ -85,7 +90,7 @@ def test_a_server_that_left_is_not_found() -> None:
 
 def test_a_server_that_starts_again_while_it_is_searched_is_found_anew() -> None:
     def info(port: int) -> ServiceInfo:
-        return ServiceInfo(SERVICE, f"a.{SERVICE}", port=port, server="a.local.", parsed_addresses=["127.0.0.1"])
+        return ServiceInfo(SERVICE, f"a.{SERVICE}", port=port, server=host("a"), parsed_addresses=["127.0.0.1"])
 
     restarts = [18_094]
 

@@ -344,7 +344,7 @@ def test_messages_of_any_size_take_bounded_memory(fleet: Fleet) -> None:
     shown = enrolled(fleet, "a")
     huge = bytes(2 * MODEL_BYTES + 64 * 1024 + 17 * 1024 * 1024)
     held: list[int] = []
-    for _ in range(16):
+    for _ in range(20):
         with BareNode(fleet.port, shown) as node:
             node.say(pb.FromNode(hello=hello("a", shard=0, key="")))
             node.hear("welcome")
@@ -352,6 +352,6 @@ def test_messages_of_any_size_take_bounded_memory(fleet: Fleet) -> None:
             assert node.end()[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert ask(fleet, ENROL, huge) == grpc.StatusCode.RESOURCE_EXHAUSTED
         held.append(in_use())
-    # The first fill the buffers that this process sends from. The least of some: a few messages may still be on their
-    # way; one message kept for each attempt would come to twice the limit.
-    assert min(held[12:]) - min(held[4:8]) < MAX_GROWTH_BYTES
+    # The first fill the buffers that this process sends from, and up to five messages may be on their way; one message
+    # kept for each attempt would come to twice the limit.
+    assert min(held[16:]) - max(held[4:8]) < MAX_GROWTH_BYTES
