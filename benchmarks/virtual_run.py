@@ -10,6 +10,7 @@ def main() -> None:
     """Run it."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     share_one_heap()
     keep_freed_memory()
     collect_less_often()

@@ -38,7 +38,7 @@ def main() -> int:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Before NumPy is: its OpenBLAS would start a thread on each core, and nothing here computes with it.
+    # Before NumPy is imported: its OpenBLAS would start a thread on each core, and nothing here computes with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with without_collector():
         from client.living import live
